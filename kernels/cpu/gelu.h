@@ -1,0 +1,25 @@
+/* gelu.h - one row of GELU and dropout, for the GELU kernels and the product before them. */
+#ifndef OCTET_CPU_GELU_H
+#define OCTET_CPU_GELU_H
+
+#include "kernels/cpu/vector_math.h"
+
+/* out = dropout(gelu(x)), n columns of this row; `factors` is scratch for n numbers. */
+static inline void gelu_row(real *out, const real *x, int64_t n, const struct dropout *dropout,
+                            int64_t row, real *factors)
+{
+    VECTOR
+    for (int64_t c = 0; c < n; c++) {
+        real cumulative, density;
+        real_normal(x[c], &cumulative, &density);
+        out[c] = x[c] * cumulative;
+    }
+    if (dropout->rate <= 0)
+        return;
+    CPU_NAME(dropout_row)(factors, n, n, dropout, row);
+    VECTOR
+    for (int64_t c = 0; c < n; c++)
+        out[c] *= factors[c];
+}
+
+#endif

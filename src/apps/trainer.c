@@ -1,0 +1,85 @@
+/* trainer - trains a language model on every device of this machine. */
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include "base/log.h"
+#include "train/run.h"
+
+static const char program[] = "trainer";
+
+/* Flags that are no settings. */
+struct settings {
+    const char *resume, *init;
+    bool check, print_options;
+};
+
+static const struct option rows[] = {
+    {.flag = "resume", .placeholder = "PATH|auto", .type = OPTION_ARGUMENT,
+     .offset = offsetof(struct settings, resume),
+     .help = "go on with a run from this checkpoint; auto: the newest in save_dir, if any"},
+    {.flag = "init", .placeholder = "WEIGHTS", .type = OPTION_ARGUMENT,
+     .offset = offsetof(struct settings, init),
+     .help = "start a new run from the weights in this safetensors file"},
+    {.flag = "check", .type = OPTION_BOOL, .offset = offsetof(struct settings, check),
+     .default_value = "false", .help = "verify devices, memory, data and disk; train nothing"},
+    {.flag = "print-options", .type = OPTION_BOOL,
+     .offset = offsetof(struct settings, print_options), .default_value = "false",
+     .help = "print all settings as a Markdown table"},
+};
+
+static const struct option_table trainer_options = {
+    .rows = rows,
+    .n_rows = sizeof rows / sizeof *rows,
+};
+
+static const struct option_table *const tables[] = {&trainer_options, &config_options};
+
+static void print_help(void)
+{
+    printf("usage: %s [CONFIG.ini] [FLAGS]\n"
+           "Train a language model as CONFIG.ini (config/default.ini) says.\n\n", program);
+    options_print_flags(tables, 2, stdout);
+}
+
+static enum status run(int argc, char **argv, int *signal, bool *passed)
+{
+    struct command_line line = {0};
+    struct settings settings = {0};
+    enum status status;
+
+    TRY_GOTO(status, options_read_flags(&line, tables, 2, argc, argv, 1), done);
+    TRY_GOTO(status, command_line_apply(&line, &trainer_options, &settings), done);
+    const struct run_options options = {&line, settings.resume, settings.init};
+    if (line.wants_help)
+        print_help();
+    else if (line.wants_version)
+        printf("%s %s\n", program, OCTET_VERSION);
+    else if (settings.print_options)
+        options_print_table(&config_options, stdout);
+    else if (settings.check)
+        status = run_check(&options, passed);
+    else
+        status = run_train(&options, signal);
+done:
+    command_line_free(&line);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    int stopped_by = 0;
+    bool passed = true;
+
+    /* Progress may go to a program that has ended; the run goes on all the same. */
+    signal(SIGPIPE, SIG_IGN);
+    const enum status status = run(argc, argv, &stopped_by, &passed);
+    if (status != OK)
+        log_error(program, status_message());
+    log_close_file();
+    if (status == OK && stopped_by)
+        return 128 + stopped_by;
+    if (status == OK && !passed)
+        return 1;
+    return status_exit_code(status);
+}

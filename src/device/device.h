@@ -1,0 +1,102 @@
+/* device.h - what a backend is: memory, one in-order stream of work, and a table of kernels.
+ *
+ * Kernels (kernels/ops.h) and copies are queued on the device's stream and may return before they
+ * finish; they run in the order they were queued. One thread, the worker that owns the device,
+ * makes all calls. */
+#ifndef OCTET_DEVICE_H
+#define OCTET_DEVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "base/tensor.h"
+
+struct device;
+struct op_table;
+struct profile;
+
+/* The largest shapes that the kernels will be given, so that a backend can set its scratch memory
+ * aside once. Letters as in ops.h. */
+struct op_limits {
+    int64_t rows;           /* B * T */
+    int64_t width;          /* the widest matrix dimension but V: max(3C, M) */
+    int64_t max_seq_len;    /* T */
+    int64_t heads, head_size;
+    int64_t vocab_size;     /* V */
+    int64_t params;         /* elements of the flat parameter buffer */
+};
+
+struct device_ops {
+    const char *backend;    /* "cpu", "cuda" */
+
+    /* Bytes of scratch that device_reserve() will take for these limits. */
+    size_t (*scratch_size)(const struct device *dev, const struct op_limits *limits);
+    /* Only ever grows: several models may share a device. */
+    enum status (*reserve)(struct device *dev, const struct op_limits *limits);
+
+    /* `size` bytes, zeroed, aligned to 256; ERR_NOMEM says how much was asked for. */
+    enum status (*alloc)(struct device *dev, size_t size, void **out);
+    void (*free)(struct device *dev, void *memory, size_t size);
+
+    enum status (*upload)(struct device *dev, void *to, const void *from, size_t size);
+    /* Waits for the copy. */
+    enum status (*download)(struct device *dev, void *to, const void *from, size_t size);
+    enum status (*zero)(struct device *dev, void *memory, size_t size);
+    /* Wait until everything queued is done. */
+    enum status (*sync)(struct device *dev);
+    void (*destroy)(struct device *dev);
+};
+
+struct device {
+    const struct device_ops *memory;
+    const struct op_table *ops;
+    int index;              /* of its kind on this machine: GPU 3, CPU worker 0 */
+    char description[96];   /* for messages and logs: "CPU worker, 2 threads, AVX-512" */
+    enum dtype real;        /* of activations, weights and gradients: F32 (tests: F64) */
+    struct profile *profile;    /* NULL: kernels are not timed */
+};
+
+static inline size_t device_scratch_size(const struct device *dev, const struct op_limits *limits)
+{
+    return dev->memory->scratch_size(dev, limits);
+}
+static inline enum status device_reserve(struct device *dev, const struct op_limits *limits)
+{
+    return dev->memory->reserve(dev, limits);
+}
+static inline enum status device_alloc(struct device *dev, size_t size, void **out)
+{
+    return dev->memory->alloc(dev, size, out);
+}
+static inline void device_free(struct device *dev, void *memory, size_t size)
+{
+    if (memory)
+        dev->memory->free(dev, memory, size);
+}
+static inline enum status device_upload(struct device *dev, void *to, const void *from, size_t size)
+{
+    return dev->memory->upload(dev, to, from, size);
+}
+static inline enum status device_download(struct device *dev, void *to, const void *from,
+                                          size_t size)
+{
+    return dev->memory->download(dev, to, from, size);
+}
+static inline enum status device_zero(struct device *dev, void *memory, size_t size)
+{
+    return dev->memory->zero(dev, memory, size);
+}
+static inline enum status device_sync(struct device *dev)
+{
+    return dev->memory->sync(dev);
+}
+/* NULL is fine. */
+static inline void device_destroy(struct device *dev)
+{
+    if (dev)
+        dev->memory->destroy(dev);
+}
+
+#endif

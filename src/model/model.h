@@ -1,0 +1,82 @@
+/* model.h - the decoder-only transformer, written once for every backend.
+ *
+ * Pre-norm: x += attention(layernorm(x)); x += mlp(layernorm(x)); a final layernorm; logits = x E^T
+ * with the token embedding E. forward.c and backward.c follow a block from top to bottom. */
+#ifndef OCTET_MODEL_H
+#define OCTET_MODEL_H
+
+#include "device/device.h"
+#include "model/params.h"
+
+enum model_use {
+    MODEL_TRAIN,            /* weights, gradients, every block's activations */
+    MODEL_GENERATE,         /* weights, one block's activations, the KV cache; batch 1 */
+};
+
+/* Bytes on one device. */
+struct model_memory {
+    size_t weights, gradients, activations, cache, scratch;
+};
+
+struct model;
+
+/* `batch` windows of max_seq_len at most in one call. */
+enum status model_memory_plan(struct model_memory *out, const struct device *dev,
+                              const struct model_config *config, int batch, enum model_use use,
+                              bool shares_weights);
+/* Allocates everything there will ever be. Weights are zero; or, where `shared` is not NULL, they are
+ * that model's, of the same device and configuration, which must live longer (samples drawn while
+ * training). */
+enum status model_create(struct model **out, struct device *dev, const struct model_config *config,
+                         int batch, enum model_use use, const struct model *shared);
+/* NULL is fine. */
+void model_destroy(struct model *model);
+
+const struct model_config *model_config(const struct model *model);
+const struct param_table *model_param_table(const struct model *model);
+/* The flat buffers, in the device's type; gradients have data NULL unless MODEL_TRAIN. */
+struct tensor model_weights(const struct model *model);
+struct tensor model_gradients(const struct model *model);
+
+/* Fresh weights from a seed. */
+enum status model_init(struct model *model, uint64_t seed);
+
+/* Copy one parameter-shaped part of a flat buffer (weights, gradients, moments) between the device
+ * and float32 host memory of param->count elements. */
+enum status model_set_param(struct model *model, const struct tensor *flat,
+                            const struct param *param, const float *values);
+enum status model_get_param(struct model *model, const struct tensor *flat,
+                            const struct param *param, float *values);
+
+/* One micro-batch in host memory. */
+struct model_batch {
+    const int32_t *ids, *targets;   /* (windows, length) */
+    int windows, length;
+};
+
+/* What the dropout of one step depends on. */
+struct model_step {
+    uint64_t seed;
+    uint32_t step;
+    int64_t first_window;           /* of this micro-batch in the global batch */
+};
+
+/* Set the sums below and all gradients to zero: the start of an optimizer step or an evaluation. */
+enum status model_begin(struct model *model);
+/* Forward and backward with dropout: gradients += d(sum of losses * loss_scale). */
+enum status model_train_batch(struct model *model, const struct model_batch *batch,
+                              const struct model_step *step, double loss_scale);
+/* Forward without dropout. */
+enum status model_evaluate_batch(struct model *model, const struct model_batch *batch);
+/* Sums over the tokens since model_begin(): F64 (2) on the device, losses and hits. */
+struct tensor model_sums(const struct model *model);
+
+/* Logits (windows * length, V) of a batch, into host memory; for tests and self-tests. */
+enum status model_logits(struct model *model, const struct model_batch *batch, float *logits);
+
+/* Generation: run `count` tokens that follow the `position` tokens already in the cache, and copy the
+ * logits (V) behind the last one to host memory. position + count <= max_seq_len. */
+enum status model_extend(struct model *model, const int32_t *ids, int count, int position,
+                         float *logits);
+
+#endif

@@ -1,0 +1,242 @@
+/* check.c - trainer --check: is everything there that a run needs, and does the arithmetic work? */
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/team.h"
+#include "device/cpu.h"
+#include "train/run.h"
+
+/* One line of the report. */
+static void tick(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void tick(const char *format, ...)
+{
+    char text[512];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    log_info("✓ %s", text);
+}
+
+static void cross(bool *passed)
+{
+    *passed = false;
+    log_info("✗ %s", status_message());
+}
+
+static enum status check_devices(struct run *run)
+{
+    struct device *dev;
+
+    TRY(run_plan_devices(run));
+    TRY(cpu_device_create(&dev, 0, run->devices.threads));
+    tick("devices: %d x %s, %d core%s", run->devices.n_workers, dev->description, team_cores(),
+         team_cores() == 1 ? "" : "s");
+    device_destroy(dev);
+    return OK;
+}
+
+static enum status check_data(struct run *run)
+{
+    TRY(run_open_data(run));
+    tick("data: %s, %lld tokens to train on, %lld to validate, vocabulary %d", run->data.path,
+         (long long)run->data.streams[SPLIT_TRAIN].count,
+         (long long)run->data.streams[SPLIT_VAL].count, run->data.tokenizer.vocab_size);
+    return OK;
+}
+
+static enum status check_steps(struct run *run)
+{
+    TRY(run_plan_steps(run));
+    tick("batch: %lld windows of %d tokens a step, %lld steps in %lld epochs",
+         (long long)run->batch.global_batch, run->model.max_seq_len, (long long)run->steps.total,
+         (long long)run->steps.epochs);
+    return OK;
+}
+
+static enum status check_memory(struct run *run)
+{
+    struct plan_memory memory;
+
+    TRY(run_plan_memory(run, &memory));
+    tick("memory: %.0f MiB needed, %.0f MiB available",
+         (double)memory.total * run->devices.n_workers / (1 << 20),
+         (double)memory.available / (1 << 20));
+    return OK;
+}
+
+/* All files of a run at once: keep_last + best, final and last, and one being written. */
+static enum status check_disk(struct run *run)
+{
+    const char *folder = run->config.checkpoint.save_dir;
+    const bool with_optimizer = run->config.checkpoint.save_optimizer;
+    const int64_t kept = run->config.checkpoint.save_every ? run->config.checkpoint.keep_last : 0;
+    struct param_table table;
+    uint64_t free_bytes;
+
+    TRY(run_check_folders(run));
+    TRY(param_table_create(&table, &run->model));
+    const uint64_t large = checkpoint_size(&table, true);
+    const uint64_t other = checkpoint_size(&table, with_optimizer);
+    param_table_free(&table);
+    const uint64_t needed = 2 * large + (uint64_t)(kept + 2) * other;
+    TRY(folder_free_bytes(folder, &free_bytes));
+    if (free_bytes < needed)
+        return fail(ERR_IO, "disk: the checkpoints need up to %.1f MiB and %s has %.1f MiB free: "
+                    "make room, lower checkpoint.keep_last or choose another save_dir",
+                    (double)needed / (1 << 20), folder, (double)free_bytes / (1 << 20));
+    tick("disk: checkpoints need up to %.1f MiB, %s has %.0f MiB free", (double)needed / (1 << 20),
+         folder, (double)free_bytes / (1 << 20));
+    return OK;
+}
+
+static enum status mean_loss(struct model *model, const struct model_batch *batch,
+                             struct device *dev, double *loss)
+{
+    const struct tensor sums = model_sums(model);
+    double totals[2];
+
+    TRY(model_begin(model));
+    TRY(model_evaluate_batch(model, batch));
+    TRY(device_download(dev, totals, sums.data, sizeof totals));
+    *loss = totals[0] / ((double)batch->windows * batch->length);
+    return OK;
+}
+
+/* weights += factor * gradients, on the host: no kernel of the optimizer is trusted here. */
+static enum status move_along_gradient(struct model *model, const float *gradients, double factor)
+{
+    const struct param_table *table = model_param_table(model);
+    const struct tensor weights = model_weights(model);
+    enum status status = OK;
+
+    for (int i = 0; i < table->n_params && status == OK; i++) {
+        const struct param *param = &table->params[i];
+        float *values = malloc((size_t)param->count * sizeof *values);
+        if (!values)
+            return fail(ERR_NOMEM, "no memory for the self-test");
+        status = model_get_param(model, &weights, param, values);
+        for (int64_t j = 0; j < param->count; j++)
+            values[j] += (float)(factor * (double)gradients[param->offset + j]);
+        if (status == OK)
+            status = model_set_param(model, &weights, param, values);
+        free(values);
+    }
+    return status;
+}
+
+static enum status read_gradients(struct model *model, float *gradients, double *squares)
+{
+    const struct param_table *table = model_param_table(model);
+    const struct tensor flat = model_gradients(model);
+
+    *squares = 0;
+    for (int i = 0; i < table->n_params; i++) {
+        const struct param *param = &table->params[i];
+        TRY(model_get_param(model, &flat, param, gradients + param->offset));
+        for (int64_t j = param->offset; j < param->offset + param->count; j++)
+            *squares += (double)gradients[j] * (double)gradients[j];
+    }
+    return OK;
+}
+
+/* Fresh weights must give a loss near ln V; and a small move along the gradient g, of length e |g|^2 =
+ * `CHANGE`, must change the loss by as much: both passes agree, whatever the model's size. */
+static enum status self_test(struct run *run, struct device *dev, struct model *model,
+                             const struct model_batch *batch, float *gradients)
+{
+    enum { TOLERANCE_PERCENT = 10 };
+    const double change = 0.01;
+    const double uniform = log((double)run->model.vocab_size);
+    const struct model_step step = {.seed = 1};
+    double squares, up, down;
+    const double tokens = (double)batch->windows * batch->length;
+    const struct tensor sums = model_sums(model);
+    double totals[2];
+
+    TRY(model_init(model, (uint64_t)run->config.run.seed));
+    TRY(model_begin(model));
+    TRY(model_train_batch(model, batch, &step, 1 / tokens));
+    TRY(device_download(dev, totals, sums.data, sizeof totals));
+    const double loss = totals[0] / tokens;
+    if (!(fabs(loss - uniform) < 0.2 * uniform + 0.1))
+        return fail(ERR_DEVICE, "self-test: the loss of fresh weights is %.4f, expected about "
+                    "ln(vocabulary) = %.4f", loss, uniform);
+    TRY(read_gradients(model, gradients, &squares));
+    const double move = change / squares / 2;
+    TRY(move_along_gradient(model, gradients, move));
+    TRY(mean_loss(model, batch, dev, &up));
+    TRY(move_along_gradient(model, gradients, -2 * move));
+    TRY(mean_loss(model, batch, dev, &down));
+    const double error = 100 * fabs((up - down) / change - 1);
+    if (!(error < TOLERANCE_PERCENT))
+        return fail(ERR_DEVICE, "self-test: a move along the gradient changed the loss by %.6f, "
+                    "expected %.6f: forward and backward pass disagree", up - down, change);
+    tick("self-test: loss %.4f of fresh weights (uniform %.4f), gradient right within %.2f%%", loss,
+         uniform, error);
+    return OK;
+}
+
+static enum status check_arithmetic(struct run *run)
+{
+    struct model_config config = run->model;
+    const int length = config.max_seq_len;
+    struct device *dev = NULL;
+    struct model *model = NULL;
+    int32_t *tokens = NULL;
+    float *gradients = NULL;
+    enum status status;
+
+    config.dropout = 0;
+    TRY_GOTO(status, cpu_device_create(&dev, 0, team_cores()), done);
+    TRY_GOTO(status, model_create(&model, dev, &config, 1, MODEL_TRAIN, NULL), done);
+    tokens = malloc(2 * (size_t)length * sizeof *tokens);
+    gradients = malloc((size_t)model_param_table(model)->flat_count * sizeof *gradients);
+    if (!tokens || !gradients) {
+        status = fail(ERR_NOMEM, "no memory for the self-test");
+        goto done;
+    }
+    dataset_window(&run->data, SPLIT_TRAIN, 0, length, tokens, tokens + length);
+    const struct model_batch batch = {tokens, tokens + length, 1, length};
+    status = self_test(run, dev, model, &batch, gradients);
+done:
+    free(gradients);
+    free(tokens);
+    model_destroy(model);
+    device_destroy(dev);
+    return status;
+}
+
+enum status run_check(const struct run_options *options, bool *passed)
+{
+    struct run run = {0};
+    bool has_data = false, has_steps = false, has_memory = false;
+    enum status status = run_read_settings(&run, options);
+
+    *passed = true;
+    if (status != OK) {
+        run_free(&run);
+        return status;
+    }
+    const bool has_devices = check_devices(&run) == OK;
+    if (!has_devices)
+        cross(passed);
+    if (!(has_data = check_data(&run) == OK))
+        cross(passed);
+    if (has_devices && has_data && !(has_steps = check_steps(&run) == OK))
+        cross(passed);
+    if (has_steps && !(has_memory = check_memory(&run) == OK))
+        cross(passed);
+    if (has_data && check_disk(&run) != OK)
+        cross(passed);
+    if (has_memory && check_arithmetic(&run) != OK)
+        cross(passed);
+    log_info(*passed ? "ready to train" : "not ready: see the lines marked ✗");
+    run_free(&run);
+    return OK;
+}

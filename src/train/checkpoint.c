@@ -1,0 +1,195 @@
+#include "train/checkpoint.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/checkpoint_format.h"
+#include "train/plan.h"
+
+static enum status metadata_text(const struct checkpoint *c, const char *key, const char **text)
+{
+    *text = safetensors_metadata(&c->file, key);
+    if (!*text)
+        return fail(ERR_INVALID, "%s: not an Octet checkpoint: its metadata has no \"%s\"", c->path,
+                    key);
+    return OK;
+}
+
+static enum status metadata_count(const struct checkpoint *c, const char *key, int64_t *value)
+{
+    const char *text;
+    char *end;
+
+    TRY(metadata_text(c, key, &text));
+    errno = 0;
+    *value = strtoll(text, &end, 10);
+    if (end == text || *end || errno || *value < 0)
+        return fail(ERR_INVALID, "%s: damaged: metadata \"%s\" is \"%.40s\", expected a count",
+                    c->path, key, text);
+    return OK;
+}
+
+static enum status read_progress(struct checkpoint *c)
+{
+    struct progress_state *p = &c->progress;
+    const char *text;
+    char *end;
+
+    TRY(metadata_count(c, KEY_STEP, &p->step));
+    TRY(metadata_count(c, KEY_EPOCH, &p->epoch));
+    TRY(metadata_count(c, KEY_POSITION, &p->position));
+    TRY(metadata_count(c, KEY_TOKENS, &p->tokens));
+    TRY(metadata_count(c, KEY_GLOBAL_BATCH, &p->global_batch));
+    TRY(metadata_text(c, KEY_BEST_LOSS, &text));
+    p->best_loss = strtod(text, &end);
+    if (end == text || *end || isnan(p->best_loss))
+        return fail(ERR_INVALID, "%s: damaged: metadata \"%s\" is \"%.40s\", expected a number",
+                    c->path, KEY_BEST_LOSS, text);
+    TRY(metadata_text(c, KEY_DATASET_DIGEST, &text));
+    snprintf(c->dataset_digest, sizeof c->dataset_digest, "%s", text);
+    return OK;
+}
+
+static enum status read_settings(struct checkpoint *c)
+{
+    char name[1024];
+    const char *text;
+
+    TRY(metadata_text(c, KEY_FORMAT, &text));
+    if (strcmp(text, CHECKPOINT_FORMAT) != 0)
+        return fail(ERR_INVALID, "%s: checkpoint format \"%.40s\"; this version reads \"%s\"",
+                    c->path, text, CHECKPOINT_FORMAT);
+    TRY(metadata_text(c, KEY_TOKENIZER, &text));
+    TRY(tokenizer_from_json(&c->tokenizer, text, c->path));
+    TRY(metadata_text(c, KEY_CONFIG, &text));
+    snprintf(name, sizeof name, "%s: its configuration", c->path);
+    options_default(&config_options, &c->config);
+    TRY(options_read_text(&config_options, &c->config, text, name));
+    TRY(config_check(&c->config));
+    return plan_model(&c->model, &c->config, c->tokenizer.vocab_size);
+}
+
+/* One tensor that must be there with this parameter's shape. */
+static enum status check_entry(const struct checkpoint *c, const char *prefix,
+                               const struct param *param)
+{
+    char name[96];
+
+    snprintf(name, sizeof name, "%s%s", prefix, param->name);
+    const struct safetensors_entry *entry = safetensors_find(&c->file, name);
+    if (!entry)
+        return fail(ERR_INVALID, "%s: tensor %s is missing", c->path, name);
+    const int64_t columns = entry->n_dims > 1 ? entry->shape[1] : 1;
+    if (entry->n_dims != param->n_dims || entry->shape[0] != param->shape[0] ||
+        columns != param->shape[1] || entry->dtype != DTYPE_F32)
+        return fail(ERR_INVALID, "%s: tensor %s does not fit the model that its configuration "
+                    "describes", c->path, name);
+    return safetensors_verify(&c->file, c->path, entry);
+}
+
+static enum status check_tensors(struct checkpoint *c)
+{
+    struct param_table table;
+    enum status status = param_table_create(&table, &c->model);
+
+    c->has_optimizer = safetensors_find(&c->file, MOMENT_M "token_emb.weight") != NULL;
+    for (int i = 0; i < table.n_params && status == OK; i++) {
+        status = check_entry(c, "", &table.params[i]);
+        if (status == OK && c->has_optimizer)
+            status = check_entry(c, MOMENT_M, &table.params[i]);
+        if (status == OK && c->has_optimizer)
+            status = check_entry(c, MOMENT_V, &table.params[i]);
+    }
+    param_table_free(&table);
+    return status;
+}
+
+enum status checkpoint_open(struct checkpoint *c, const char *path)
+{
+    enum status status;
+
+    *c = (struct checkpoint){.path = strdup(path)};
+    if (!c->path)
+        return fail(ERR_NOMEM, "no memory to open %s", path);
+    TRY_GOTO(status, safetensors_open(&c->file, path), failed);
+    TRY_GOTO(status, read_settings(c), failed);
+    TRY_GOTO(status, read_progress(c), failed);
+    TRY_GOTO(status, check_tensors(c), failed);
+    return OK;
+failed:
+    checkpoint_close(c);
+    return status;
+}
+
+void checkpoint_close(struct checkpoint *c)
+{
+    if (!c->path)
+        return;
+    safetensors_close(&c->file);
+    tokenizer_free(&c->tokenizer);
+    free(c->path);
+    *c = (struct checkpoint){0};
+}
+
+/* Tensors were checked when the file was opened; what can differ is the model they go into. */
+static enum status load_flat(const struct checkpoint *c, const char *prefix, struct model *model,
+                             const struct tensor *flat)
+{
+    const struct param_table *table = model_param_table(model);
+
+    for (int i = 0; i < table->n_params; i++) {
+        const struct param *param = &table->params[i];
+        char name[96];
+        snprintf(name, sizeof name, "%s%s", prefix, param->name);
+        const struct safetensors_entry *entry = safetensors_find(&c->file, name);
+        if (!entry || entry->size != (uint64_t)param->count * sizeof(float))
+            return fail(ERR_INVALID, "%s: tensor %s has not the size that this model needs",
+                        c->path, name);
+        TRY(model_set_param(model, flat, param, safetensors_data(&c->file, entry)));
+    }
+    return OK;
+}
+
+static enum status compare_models(const struct checkpoint *c, const struct model_config *model)
+{
+    const struct {
+        const char *key;
+        int saved, wanted;
+    } rows[] = {
+        {"vocab_size", c->model.vocab_size, model->vocab_size},
+        {"max_seq_len", c->model.max_seq_len, model->max_seq_len},
+        {"dim", c->model.dim, model->dim},
+        {"depth", c->model.depth, model->depth},
+        {"heads", c->model.heads, model->heads},
+        {"mlp_dim", c->model.mlp_dim, model->mlp_dim},
+        {"use_rotary_emb", c->model.use_rotary_emb, model->use_rotary_emb},
+    };
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (rows[i].saved != rows[i].wanted)
+            return fail(ERR_INVALID, "%s: a checkpoint of another model: model.%s is %d there and "
+                        "%d here; leave the [model] keys as they were, or start a new run", c->path,
+                        rows[i].key, rows[i].saved, rows[i].wanted);
+    return OK;
+}
+
+enum status checkpoint_load_weights(const struct checkpoint *c, struct model *model)
+{
+    const struct tensor weights = model_weights(model);
+
+    TRY(compare_models(c, model_config(model)));
+    return load_flat(c, "", model, &weights);
+}
+
+enum status checkpoint_load_optimizer(const struct checkpoint *c, struct optimizer *optimizer)
+{
+    if (!c->has_optimizer)
+        return fail(ERR_INVALID, "%s: holds no optimizer state, so the run cannot go on exactly; "
+                    "use --init to start a new one from its weights", c->path);
+    TRY(load_flat(c, MOMENT_M, optimizer->model, &optimizer->m));
+    return load_flat(c, MOMENT_V, optimizer->model, &optimizer->v);
+}

@@ -1,0 +1,66 @@
+/* checkpoint.h - a run on disk: weights, optimizer state, and everything needed to go on or sample.
+ *
+ * One safetensors file. Weights under the parameters' names, moments as adam.m.NAME and adam.v.NAME,
+ * all F32; the rest in its metadata. */
+#ifndef OCTET_CHECKPOINT_H
+#define OCTET_CHECKPOINT_H
+
+#include "base/safetensors.h"
+#include "data/tokenizer.h"
+#include "model/model.h"
+#include "options/config.h"
+#include "train/optimizer.h"
+
+/* Where a run stands between two steps. */
+struct progress_state {
+    int64_t step;               /* optimizer steps done */
+    int64_t epoch;              /* the one in progress, from 0 */
+    int64_t position;           /* windows of this epoch already used */
+    int64_t tokens;             /* trained on so far */
+    int64_t global_batch;       /* windows of a step */
+    double best_loss;           /* lowest validation loss so far; infinity before the first */
+};
+
+struct checkpoint {
+    char *path;
+    struct safetensors file;
+    struct config config;
+    struct model_config model;      /* vocab_size resolved */
+    struct tokenizer tokenizer;
+    struct progress_state progress;
+    char dataset_digest[17];
+    bool has_optimizer;
+};
+
+/* Map a file and check all of it: container, checksums of every tensor, metadata, names and shapes
+ * against the model that its configuration describes. ERR_INVALID names the file and the defect. */
+enum status checkpoint_open(struct checkpoint *checkpoint, const char *path);
+/* Safe on a zeroed struct. */
+void checkpoint_close(struct checkpoint *checkpoint);
+
+/* Copy the weights into a model of the same configuration: ERR_INVALID names what differs. */
+enum status checkpoint_load_weights(const struct checkpoint *checkpoint, struct model *model);
+enum status checkpoint_load_optimizer(const struct checkpoint *checkpoint,
+                                      struct optimizer *optimizer);
+
+/* Weights alone from any safetensors file that has the parameters' names and shapes, Octet's or not
+ * (--init): F32, or BF16, F16 and F64, which are converted. */
+enum status weights_load(const char *path, struct model *model);
+
+/* What a save writes; `optimizer` NULL leaves its state out. */
+struct checkpoint_content {
+    const struct config *config;
+    const struct tokenizer *tokenizer;
+    struct model *model;
+    const struct optimizer *optimizer;
+    struct progress_state progress;
+    const char *dataset_digest;
+};
+
+/* Write atomically: at any instant `path` is the older file or the whole new one. */
+enum status checkpoint_save(const char *path, const struct checkpoint_content *content);
+
+/* Bytes of one file for this model. */
+uint64_t checkpoint_size(const struct param_table *table, bool with_optimizer);
+
+#endif

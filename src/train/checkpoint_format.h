@@ -1,0 +1,21 @@
+/* checkpoint_format.h - the names in a checkpoint that its reader and its writer share. */
+#ifndef OCTET_CHECKPOINT_FORMAT_H
+#define OCTET_CHECKPOINT_FORMAT_H
+
+#define CHECKPOINT_FORMAT "octet-checkpoint-1"
+
+#define KEY_FORMAT "format"
+#define KEY_CONFIG "config"
+#define KEY_TOKENIZER "tokenizer"
+#define KEY_STEP "step"
+#define KEY_EPOCH "epoch"
+#define KEY_POSITION "position"
+#define KEY_TOKENS "tokens"
+#define KEY_GLOBAL_BATCH "global_batch"
+#define KEY_BEST_LOSS "best_loss"
+#define KEY_DATASET_DIGEST "dataset_digest"
+
+#define MOMENT_M "adam.m."
+#define MOMENT_V "adam.v."
+
+#endif

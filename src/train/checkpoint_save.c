@@ -1,0 +1,131 @@
+/* checkpoint_save.c - writing a checkpoint. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/checkpoint.h"
+#include "train/checkpoint_format.h"
+
+static enum status add_text(struct safetensors_writer *w, const char *key, const char *text)
+{
+    return safetensors_writer_metadata(w, key, text, strlen(text));
+}
+
+static enum status add_count(struct safetensors_writer *w, const char *key, int64_t value)
+{
+    char text[32];
+
+    snprintf(text, sizeof text, "%lld", (long long)value);
+    return add_text(w, key, text);
+}
+
+static enum status add_metadata(struct safetensors_writer *w, const struct checkpoint_content *c)
+{
+    char best[32];
+    char *config = NULL, *tokenizer = NULL;
+    enum status status;
+
+    snprintf(best, sizeof best, "%.17g", c->progress.best_loss);
+    TRY_GOTO(status, options_dump(&config_options, c->config, &config), done);
+    TRY_GOTO(status, tokenizer_to_json(c->tokenizer, &tokenizer), done);
+    TRY_GOTO(status, add_text(w, KEY_FORMAT, CHECKPOINT_FORMAT), done);
+    TRY_GOTO(status, add_text(w, KEY_CONFIG, config), done);
+    TRY_GOTO(status, add_text(w, KEY_TOKENIZER, tokenizer), done);
+    TRY_GOTO(status, add_count(w, KEY_STEP, c->progress.step), done);
+    TRY_GOTO(status, add_count(w, KEY_EPOCH, c->progress.epoch), done);
+    TRY_GOTO(status, add_count(w, KEY_POSITION, c->progress.position), done);
+    TRY_GOTO(status, add_count(w, KEY_TOKENS, c->progress.tokens), done);
+    TRY_GOTO(status, add_count(w, KEY_GLOBAL_BATCH, c->progress.global_batch), done);
+    TRY_GOTO(status, add_text(w, KEY_BEST_LOSS, best), done);
+    status = add_text(w, KEY_DATASET_DIGEST, c->dataset_digest);
+done:
+    free(config);
+    free(tokenizer);
+    return status;
+}
+
+/* The three groups of tensors in a checkpoint: weights, m, v. */
+struct group {
+    const char *prefix;
+    struct tensor flat;
+};
+
+static int make_groups(struct group groups[3], const struct checkpoint_content *c)
+{
+    groups[0] = (struct group){"", model_weights(c->model)};
+    if (!c->optimizer)
+        return 1;
+    groups[1] = (struct group){MOMENT_M, c->optimizer->m};
+    groups[2] = (struct group){MOMENT_V, c->optimizer->v};
+    return 3;
+}
+
+static enum status declare_group(struct safetensors_writer *w, const struct group *group,
+                                 const struct param_table *table)
+{
+    for (int i = 0; i < table->n_params; i++) {
+        const struct param *param = &table->params[i];
+        char name[96];
+        snprintf(name, sizeof name, "%s%s", group->prefix, param->name);
+        TRY(safetensors_writer_tensor(w, name, DTYPE_F32, param->n_dims, param->shape));
+    }
+    return OK;
+}
+
+/* Through one host buffer as large as the largest parameter. */
+static enum status write_group(struct safetensors_writer *w, const struct group *group,
+                               struct model *model, float *buffer)
+{
+    const struct param_table *table = model_param_table(model);
+
+    for (int i = 0; i < table->n_params; i++) {
+        const struct param *param = &table->params[i];
+        TRY(model_get_param(model, &group->flat, param, buffer));
+        TRY(safetensors_writer_data(w, buffer, (size_t)param->count * sizeof *buffer));
+    }
+    return OK;
+}
+
+static float *largest_buffer(const struct param_table *table)
+{
+    int64_t largest = 0;
+
+    for (int i = 0; i < table->n_params; i++)
+        if (table->params[i].count > largest)
+            largest = table->params[i].count;
+    return malloc((size_t)largest * sizeof(float));
+}
+
+enum status checkpoint_save(const char *path, const struct checkpoint_content *content)
+{
+    const struct param_table *table = model_param_table(content->model);
+    struct safetensors_writer *writer = NULL;
+    struct group groups[3];
+    const int n_groups = make_groups(groups, content);
+    float *buffer = largest_buffer(table);
+    enum status status;
+
+    if (!buffer)
+        return fail(ERR_NOMEM, "%s: no memory to save", path);
+    TRY_GOTO(status, safetensors_writer_create(&writer), done);
+    TRY_GOTO(status, add_metadata(writer, content), done);
+    for (int i = 0; i < n_groups; i++)
+        TRY_GOTO(status, declare_group(writer, &groups[i], table), done);
+    TRY_GOTO(status, safetensors_writer_begin(writer, path), done);
+    for (int i = 0; i < n_groups; i++)
+        TRY_GOTO(status, write_group(writer, &groups[i], content->model, buffer), done);
+    status = safetensors_writer_commit(writer);
+done:
+    safetensors_writer_destroy(writer);
+    free(buffer);
+    return status;
+}
+
+uint64_t checkpoint_size(const struct param_table *table, bool with_optimizer)
+{
+    enum { HEADER = 64 << 10 };     /* generous: a few hundred bytes for each tensor */
+    const uint64_t tensors = (uint64_t)table->n_parameters * sizeof(float);
+    const uint64_t names = (uint64_t)table->n_params * 400;
+
+    return HEADER + (with_optimizer ? 3 : 1) * (tensors + names);
+}

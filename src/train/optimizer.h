@@ -1,0 +1,38 @@
+/* optimizer.h - AdamW's state beside a model's parameters. */
+#ifndef OCTET_OPTIMIZER_H
+#define OCTET_OPTIMIZER_H
+
+#include "kernels/ops.h"
+#include "model/model.h"
+
+struct optimizer_config {
+    double beta1, beta2, epsilon, weight_decay;
+    double max_grad_norm;       /* 0: no clipping */
+};
+
+struct optimizer {
+    struct model *model;
+    struct device *dev;
+    struct optimizer_config config;
+    struct tensor m, v;         /* flat, as the model's weights */
+    struct tensor norm;         /* (1) F64, the sum of squares */
+    struct adamw_segment *segments;
+    int n_segments;
+    void *memory;
+    size_t memory_size;
+};
+
+/* Bytes of m and v for a flat buffer of `flat_count` elements of this type. */
+size_t optimizer_memory_plan(int64_t flat_count, enum dtype real);
+
+/* Moments start at zero. */
+enum status optimizer_create(struct optimizer *optimizer, struct device *dev, struct model *model,
+                             const struct optimizer_config *config);
+/* Safe on a zeroed struct. */
+void optimizer_free(struct optimizer *optimizer);
+
+/* Clip the model's gradients by their global norm and update its weights. `step` counts from 1;
+ * *grad_norm is the norm before clipping. */
+enum status optimizer_step(struct optimizer *optimizer, int64_t step, double lr, double *grad_norm);
+
+#endif

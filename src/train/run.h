@@ -1,0 +1,92 @@
+/* run.h - a training run: what its workers share, and what each of them owns. */
+#ifndef OCTET_RUN_H
+#define OCTET_RUN_H
+
+#include "comm/comm.h"
+#include "data/dataset.h"
+#include "generate/generate.h"
+#include "monitor/monitor.h"
+#include "options/config.h"
+#include "train/checkpoint.h"
+#include "train/plan.h"
+#include "train/saves.h"
+#include "train/schedule.h"
+#include "train/world.h"
+
+struct rank;
+
+/* Set up before the workers start; only rank 0 uses the monitor and the saves. */
+struct run {
+    struct config config;
+    const char *init_path;              /* --init, or NULL */
+    struct dataset data;
+    struct model_config model;
+    struct checkpoint resume;           /* path NULL for a new run */
+    struct plan_devices devices;
+    struct plan_batch batch;
+    struct plan_steps steps;
+    struct schedule schedule;
+    struct progress_state start;
+    struct barrier *barrier;
+    struct comm_group *group;
+    struct saves saves;
+    struct monitor *monitor;
+    struct rank *ranks;                 /* one for each worker; freed when all threads have ended */
+    int stopped_by;                     /* the signal, 0 if the run went to its end */
+};
+
+/* One worker's own things, living on its thread. */
+struct rank {
+    struct worker *worker;
+    struct run *run;
+    struct device *dev;
+    struct comm *comm;
+    struct model *model;
+    struct optimizer optimizer;
+    struct progress_state progress;
+    int32_t *ids, *targets;             /* (micro_batch, max_seq_len), host */
+    struct model *writer;               /* rank 0, with generate_samples */
+    struct generator *generator;
+    int64_t evaluated_step;             /* the step of the last evaluation, -1 before the first */
+};
+
+enum status rank_create(struct rank *rank, struct run *run, struct worker *worker);
+void rank_free(struct rank *rank);
+
+/* One optimizer step on the next global batch; *record says what happened (time left out). */
+enum status rank_step(struct rank *rank, struct monitor_step *record);
+/* Validation loss over all workers; rank 0 reports it and saves best_model. *stopped: a signal came
+ * in between, and nothing was reported. */
+enum status rank_evaluate(struct rank *rank, bool *stopped);
+/* Rank 0 writes samples into the log and TensorBoard; the others wait. */
+enum status rank_write_samples(struct rank *rank);
+/* What a checkpoint of this moment holds. */
+struct checkpoint_content rank_content(const struct rank *rank);
+
+/* The worker's whole life: world_run()'s main. */
+enum status run_worker(struct worker *worker, void *run);
+
+/* What the command line says besides settings. */
+struct run_options {
+    const struct command_line *line;    /* its first word is the configuration file */
+    const char *resume;                 /* PATH or "auto", or NULL */
+    const char *init;                   /* weights, or NULL */
+};
+
+/* The stages of a run's set-up, in this order; each needs the ones before it. Zero the run first, and
+ * free it with run_free() whatever happened. */
+enum status run_read_settings(struct run *run, const struct run_options *options);
+enum status run_plan_devices(struct run *run);
+enum status run_open_data(struct run *run);
+enum status run_plan_steps(struct run *run);
+enum status run_plan_memory(struct run *run, struct plan_memory *memory);
+enum status run_check_folders(struct run *run);
+void run_free(struct run *run);
+
+/* All stages, then the training itself. *signal is the one that ended the run early, or 0. */
+enum status run_train(const struct run_options *options, int *signal);
+/* All stages and a numeric self-test, a line each with a tick or a cross; trains nothing.
+ * *passed: no cross. */
+enum status run_check(const struct run_options *options, bool *passed);
+
+#endif

@@ -1,0 +1,231 @@
+#include "train/saves.h"
+
+#include <dirent.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/log.h"
+
+#define EPOCH_PREFIX "checkpoint_epoch_"
+#define SUFFIX ".safetensors"
+
+static char *join(const char *folder, const char *name)
+{
+    char *path;
+
+    return asprintf(&path, "%s/%s", folder, name) < 0 ? NULL : path;
+}
+
+/* The N of checkpoint_epoch_N.safetensors, -1 for any other name. */
+static int64_t epoch_of(const char *name)
+{
+    int64_t epoch = 0;
+
+    if (strncmp(name, EPOCH_PREFIX, strlen(EPOCH_PREFIX)) != 0)
+        return -1;
+    name += strlen(EPOCH_PREFIX);
+    if (*name < '0' || *name > '9')
+        return -1;
+    for (; *name >= '0' && *name <= '9' && epoch < INT64_MAX / 100; name++)
+        epoch = 10 * epoch + (*name - '0');
+    return strcmp(name, SUFFIX) == 0 ? epoch : -1;
+}
+
+static bool is_save(const char *name)
+{
+    return strcmp(name, SAVE_BEST) == 0 || strcmp(name, SAVE_FINAL) == 0 ||
+           strcmp(name, SAVE_LAST) == 0 || epoch_of(name) >= 0;
+}
+
+/* Call visit for each save in the folder; a folder that is not there has none. */
+static enum status each_save(const char *folder,
+                             enum status (*visit)(void *context, const char *folder,
+                                                  const char *name),
+                             void *context)
+{
+    DIR *dir = opendir(folder);
+    struct dirent *entry;
+    enum status status = OK;
+
+    while (dir && status == OK && (entry = readdir(dir)))
+        if (is_save(entry->d_name))
+            status = visit(context, folder, entry->d_name);
+    if (dir)
+        closedir(dir);
+    return status;
+}
+
+/* ---- an earlier run in the same folder ---- */
+
+static enum status move_aside(void *context, const char *folder, const char *name)
+{
+    char *aside = context;
+    enum status status = OK;
+
+    if (!*aside) {
+        char stamp[32];
+        struct tm local;
+        const time_t now = time(NULL);
+        strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", localtime_r(&now, &local));
+        snprintf(aside, PATH_MAX, "%s/earlier_%s", folder, stamp);
+        TRY(folder_create(aside));
+        log_notice("%s holds an earlier run; its files were moved to %s", folder, aside);
+    }
+    char *from = join(folder, name), *to = join(aside, name);
+    if (!from || !to)
+        status = fail(ERR_NOMEM, "no memory to move %s/%s", folder, name);
+    else if (rename(from, to) != 0)
+        status = fail_errno(ERR_IO, "%s: cannot move it to %s", from, to);
+    free(from);
+    free(to);
+    return status;
+}
+
+static enum status make_room(struct saves *saves)
+{
+    char aside[PATH_MAX] = "";
+
+    TRY(folder_create(saves->folder));
+    if (saves->is_new_run)
+        TRY(each_save(saves->folder, move_aside, aside));
+    saves->is_new_run = false;
+    return OK;
+}
+
+/* ---- writing ---- */
+
+enum status saves_write(struct saves *saves, const char *name, struct checkpoint_content content)
+{
+    TRY(make_room(saves));
+    char *path = join(saves->folder, name);
+    if (!path)
+        return fail(ERR_NOMEM, "no memory to save %s/%s", saves->folder, name);
+    if (!saves->save_optimizer && strcmp(name, SAVE_LAST) != 0)
+        content.optimizer = NULL;
+    const enum status status = checkpoint_save(path, &content);
+    if (status == OK)
+        log_info("saved %s (step %lld)", path, (long long)content.progress.step);
+    free(path);
+    return status;
+}
+
+struct oldest {
+    int64_t count, epoch;
+};
+
+static enum status find_oldest(void *context, const char *folder, const char *name)
+{
+    struct oldest *oldest = context;
+    const int64_t epoch = epoch_of(name);
+
+    (void)folder;
+    if (epoch < 0)
+        return OK;
+    if (oldest->count++ == 0 || epoch < oldest->epoch)
+        oldest->epoch = epoch;
+    return OK;
+}
+
+static void epoch_name(char name[64], int64_t epoch)
+{
+    snprintf(name, 64, EPOCH_PREFIX "%lld" SUFFIX, (long long)epoch);
+}
+
+/* Remove the oldest epoch checkpoint if there are too many; *removed says so. */
+static enum status remove_oldest(const struct saves *saves, bool *removed)
+{
+    struct oldest oldest = {0};
+    char name[64];
+
+    *removed = false;
+    TRY(each_save(saves->folder, find_oldest, &oldest));
+    if (oldest.count <= saves->keep_last)
+        return OK;
+    epoch_name(name, oldest.epoch);
+    char *path = join(saves->folder, name);
+    if (!path)
+        return fail(ERR_NOMEM, "no memory to remove %s/%s", saves->folder, name);
+    *removed = unlink(path) == 0;
+    if (!*removed)
+        log_warning("%s: an old checkpoint that cannot be removed", path);
+    free(path);
+    return OK;
+}
+
+enum status saves_write_epoch(struct saves *saves, int64_t epoch, struct checkpoint_content content)
+{
+    char name[64];
+    bool more = saves->keep_last > 0;
+
+    epoch_name(name, epoch);
+    TRY(saves_write(saves, name, content));
+    while (more)
+        TRY(remove_oldest(saves, &more));
+    return OK;
+}
+
+/* ---- finding ---- */
+
+struct newest {
+    char *path;
+    int64_t step;
+    bool needs_optimizer;
+};
+
+static enum status find_newest(void *context, const char *folder, const char *name)
+{
+    struct newest *newest = context;
+    struct checkpoint checkpoint;
+    char *path = join(folder, name);
+
+    if (!path)
+        return fail(ERR_NOMEM, "no memory to look at %s/%s", folder, name);
+    if (checkpoint_open(&checkpoint, path) != OK) {
+        log_warning("passed over: %s", status_message());
+        free(path);
+        return OK;
+    }
+    const int64_t step = checkpoint.progress.step;
+    const bool fits = checkpoint.has_optimizer || !newest->needs_optimizer;
+    checkpoint_close(&checkpoint);
+    if (!fits || (newest->path && step <= newest->step)) {
+        free(path);
+        return OK;
+    }
+    free(newest->path);
+    newest->path = path;
+    newest->step = step;
+    return OK;
+}
+
+enum status saves_find_newest(const char *folder, char **path)
+{
+    struct newest newest = {.needs_optimizer = true};
+    const enum status status = each_save(folder, find_newest, &newest);
+
+    *path = newest.path;
+    return status;
+}
+
+enum status saves_find_for_sampling(const char *folder, char **path)
+{
+    static const char *const preferred[] = {SAVE_BEST, SAVE_FINAL};
+    struct newest newest = {0};
+
+    for (size_t i = 0; i < sizeof preferred / sizeof *preferred; i++) {
+        *path = join(folder, preferred[i]);
+        if (!*path)
+            return fail(ERR_NOMEM, "no memory to look into %s", folder);
+        if (file_exists(*path))
+            return OK;
+        free(*path);
+    }
+    const enum status status = each_save(folder, find_newest, &newest);
+    *path = newest.path;
+    return status;
+}

@@ -1,0 +1,165 @@
+/* setup.c - from the command line to a run that is ready to start. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/resource.h"
+#include "device/cpu.h"
+#include "train/run.h"
+
+static enum status read_file(struct config *config, const char *path)
+{
+    char *found;
+
+    TRY(resource_find(path, &found));
+    const enum status status = options_read_file(&config_options, config, found);
+    free(found);
+    return status;
+}
+
+/* Settings of a new run: defaults, file, flags. */
+static enum status read_new(struct config *config, const struct command_line *line)
+{
+    const char *path = line->n_positional ? line->positional[0] : "config/default.ini";
+
+    options_default(&config_options, config);
+    TRY(read_file(config, path));
+    return command_line_apply(line, &config_options, config);
+}
+
+static void report_change(void *context, const char *key, const char *saved, const char *now)
+{
+    (void)context;
+    log_notice("%s is %s here and was %s in the checkpoint", key, now, saved);
+}
+
+/* Settings of a resumed run: the checkpoint's, then what the user names. */
+static enum status read_resumed(struct run *run, const struct command_line *line)
+{
+    run->config = run->resume.config;
+    if (line->n_positional)
+        TRY(read_file(&run->config, line->positional[0]));
+    TRY(command_line_apply(line, &config_options, &run->config));
+    options_diff(&config_options, &run->resume.config, &run->config, report_change, NULL);
+    return OK;
+}
+
+enum status run_read_settings(struct run *run, const struct run_options *options)
+{
+    char *newest = NULL;
+    const char *path = options->resume;
+
+    run->init_path = options->init;
+    if (options->resume && options->init)
+        return fail(ERR_INVALID, "--resume and --init exclude each other: --resume goes on with a "
+                    "run, --init starts a new one from weights");
+    TRY(read_new(&run->config, options->line));
+    if (options->resume && strcmp(options->resume, "auto") == 0) {
+        TRY(saves_find_newest(run->config.checkpoint.save_dir, &newest));
+        path = newest;
+        if (!path)
+            log_notice("nothing to resume in %s: starting a new run",
+                       run->config.checkpoint.save_dir);
+    }
+    if (path) {
+        enum status status = checkpoint_open(&run->resume, path);
+        if (status == OK && !run->resume.has_optimizer)
+            status = fail(ERR_INVALID, "%s: holds no optimizer state, so the run cannot go on; "
+                          "--init starts a new one from its weights", path);
+        if (status == OK)
+            status = read_resumed(run, options->line);
+        free(newest);
+        TRY(status);
+    }
+    return config_check(&run->config);
+}
+
+enum status run_plan_devices(struct run *run)
+{
+    return plan_devices(&run->devices, &run->config);
+}
+
+enum status run_open_data(struct run *run)
+{
+    TRY(dataset_open(&run->data, run->config.data.dataset_path));
+    TRY(plan_model(&run->model, &run->config, run->data.tokenizer.vocab_size));
+    if (!run->resume.path)
+        return OK;
+    if (strcmp(run->resume.dataset_digest, run->data.digest) != 0)
+        log_warning("%s holds other tokens than the checkpoint was trained on; going on at the same "
+                    "place in them", run->data.path);
+    return OK;
+}
+
+/* The global batch that a resumed run keeps: only the user's own change of batch_size or accumulation
+ * lets it go. */
+static int64_t kept_global_batch(const struct run *run)
+{
+    const struct config *saved = &run->resume.config, *now = &run->config;
+
+    if (!run->resume.path || saved->training.batch_size != now->training.batch_size ||
+        saved->training.gradient_accumulation_steps != now->training.gradient_accumulation_steps)
+        return 0;
+    return run->resume.progress.global_batch;
+}
+
+enum status run_plan_steps(struct run *run)
+{
+    const struct config *config = &run->config;
+
+    if (run->resume.path)
+        run->start = run->resume.progress;
+    else
+        run->start = (struct progress_state){.best_loss = INFINITY};
+    TRY(plan_batch(&run->batch, config, run->devices.n_workers, kept_global_batch(run)));
+    run->start.global_batch = run->batch.global_batch;
+    TRY(plan_steps(&run->steps, config, &run->data, run->batch.global_batch, run->start.epoch,
+                   run->start.position, run->start.step));
+    run->schedule = (struct schedule){schedule_shape_from_name(config->training.lr_schedule),
+                                      config->training.learning_rate,
+                                      config->training.min_lr_ratio,
+                                      config->training.warmup_steps, run->steps.total};
+    return OK;
+}
+
+enum status run_plan_memory(struct run *run, struct plan_memory *memory)
+{
+    struct device *dev;
+
+    /* A device without memory of its own yet, which knows its scratch. */
+    TRY(cpu_device_create(&dev, 0, run->devices.threads));
+    enum status status = plan_memory(memory, dev, &run->model, &run->config,
+                                     run->batch.micro_batch);
+    device_destroy(dev);
+    TRY(status);
+    return plan_memory_check(memory, run->devices.n_workers);
+}
+
+enum status run_check_folders(struct run *run)
+{
+    const char *const folders[] = {run->config.checkpoint.save_dir, run->config.logging.log_dir};
+
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
+        if (folder_create(folders[i]) != OK || folder_check_writable(folders[i]) != OK)
+            return fail(ERR_INVALID, "%s", status_message());
+    run->saves = (struct saves){
+        .folder = run->config.checkpoint.save_dir,
+        .keep_last = run->config.checkpoint.keep_last,
+        .save_optimizer = run->config.checkpoint.save_optimizer,
+        .is_new_run = !run->resume.path,
+    };
+    return OK;
+}
+
+void run_free(struct run *run)
+{
+    monitor_destroy(run->monitor);
+    comm_group_destroy(run->group);
+    barrier_destroy(run->barrier);
+    free(run->ranks);
+    dataset_close(&run->data);
+    checkpoint_close(&run->resume);
+    *run = (struct run){0};
+}

@@ -1,0 +1,115 @@
+/* train.c - a training run from set-up to its end. */
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/log.h"
+#include "train/run.h"
+#include "train/stop.h"
+
+static enum status open_log(const struct run *run)
+{
+    char path[PATH_MAX], stamp[32], *settings;
+    struct tm local;
+    const time_t now = time(NULL);
+
+    strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", localtime_r(&now, &local));
+    snprintf(path, sizeof path, "%s/train_%s.log", run->config.logging.log_dir, stamp);
+    TRY(log_open_file(path));
+    TRY(options_dump(&config_options, &run->config, &settings));
+    log_file_only("Octet " OCTET_VERSION ", configuration:");
+    log_file_only(settings);
+    free(settings);
+    return OK;
+}
+
+static void print_plan(const struct run *run, const struct plan_memory *memory,
+                       int64_t n_parameters)
+{
+    const struct model_config *m = &run->model;
+    const struct dataset *data = &run->data;
+
+    log_info("model: %.2f M parameters (dim %d, depth %d, heads %d, mlp_dim %d, context %d, "
+             "vocabulary %d, %s)", (double)n_parameters / 1e6, m->dim, m->depth, m->heads,
+             m->mlp_dim, m->max_seq_len, m->vocab_size,
+             m->use_rotary_emb ? "rotary embedding" : "learned positions");
+    log_info("data: %s, %lld tokens to train on, %lld to validate", data->path,
+             (long long)data->streams[SPLIT_TRAIN].count, (long long)data->streams[SPLIT_VAL].count);
+    if (dataset_windows(data, SPLIT_VAL, m->max_seq_len) == 0)
+        log_notice("no validation: it needs at least %d tokens in the val part of %s",
+                   m->max_seq_len + 1, data->path);
+    log_info("batch: %lld windows of %d tokens in a step: %d worker%s x %d micro-batch%s of %d",
+             (long long)run->batch.global_batch, m->max_seq_len, run->devices.n_workers,
+             run->devices.n_workers == 1 ? "" : "s", run->batch.accumulation,
+             run->batch.accumulation == 1 ? "" : "es", run->batch.micro_batch);
+    log_info("steps: %lld in %lld epoch%s of %lld", (long long)run->steps.total,
+             (long long)run->steps.epochs, run->steps.epochs == 1 ? "" : "s",
+             (long long)run->steps.per_epoch);
+    plan_memory_print(memory, run->devices.n_workers);
+    if (run->config.training.use_amp)
+        log_notice("use_amp: CPU workers compute in float32");
+    if (run->resume.path)
+        log_info("resuming %s at step %lld", run->resume.path, (long long)run->start.step);
+}
+
+static enum status count_parameters(const struct model_config *model, int64_t *count)
+{
+    struct param_table table;
+
+    TRY(param_table_create(&table, model));
+    *count = table.n_parameters;
+    param_table_free(&table);
+    return OK;
+}
+
+static enum status prepare(struct run *run, const struct run_options *options)
+{
+    struct plan_memory memory;
+    int64_t n_parameters;
+
+    TRY(run_read_settings(run, options));
+    TRY(run_plan_devices(run));
+    TRY(run_open_data(run));
+    TRY(run_plan_steps(run));
+    TRY(run_plan_memory(run, &memory));
+    TRY(run_check_folders(run));
+    TRY(count_parameters(&run->model, &n_parameters));
+    TRY(open_log(run));
+    print_plan(run, &memory, n_parameters);
+
+    const struct monitor_config monitor = {
+        .log_dir = run->config.logging.log_dir,
+        .use_tensorboard = run->config.logging.use_tensorboard,
+        .log_every = (int)run->config.logging.log_every,
+        .resume_step = run->start.step,
+        .total_steps = run->steps.total,
+        .total_epochs = run->steps.epochs,
+    };
+    TRY(monitor_create(&run->monitor, &monitor));
+    TRY(barrier_create(&run->barrier, run->devices.n_workers));
+    TRY(comm_group_create(&run->group, run->devices.n_workers, run->barrier));
+    run->ranks = calloc((size_t)run->devices.n_workers, sizeof *run->ranks);
+    return run->ranks ? OK : fail(ERR_NOMEM, "no memory for %d workers", run->devices.n_workers);
+}
+
+enum status run_train(const struct run_options *options, int *signal)
+{
+    struct run run = {0};
+    enum status status = prepare(&run, options);
+
+    *signal = 0;
+    if (status == OK && run.start.step >= run.steps.total) {
+        log_info("the run is complete: %lld of %lld steps; raise num_epochs or max_steps to go on",
+                 (long long)run.start.step, (long long)run.steps.total);
+    } else if (status == OK) {
+        stop_on_signals();
+        status = world_run(run.devices.n_workers, run.barrier, run_worker, &run);
+        *signal = run.stopped_by;
+        /* Only now may memory go that other ranks could still have been reading. */
+        for (int i = 0; i < run.devices.n_workers; i++)
+            rank_free(&run.ranks[i]);
+    }
+    run_free(&run);
+    return status;
+}

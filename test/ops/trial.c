@@ -1,0 +1,495 @@
+#include "ops/trial.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct trials trials;
+
+/* A result passes within this many times the error bound that number.h works out. The bound holds
+ * to first order for some order of the operations; kernels may differ from it by a small factor. A
+ * wrong term, sign, index or mask is off by its own size, hundreds of times more. */
+static const double TOLERANCE = 4;
+
+enum {
+    GUARD = 256,            /* bytes before and behind every operand, and their alignment */
+    GUARD_BYTE = 0xa5,
+    NAN_BYTE = 0xff,        /* all ones are NaN in every floating-point format */
+};
+
+static const double TIMED_SECONDS = 0.25;
+
+/* ---- devices ---- */
+
+static enum status open_devices(struct subject *subject, int first_threads, int last_threads)
+{
+    /* More than any trial or bench asks for. */
+    const struct op_limits limits = {.rows = 1 << 14, .width = 4096, .max_seq_len = 1024,
+                                     .heads = 16, .head_size = 128, .vocab_size = 1 << 16,
+                                     .params = 1 << 28};
+
+    for (int threads = first_threads; threads <= last_threads; threads++) {
+        struct device **dev = &subject->devices[threads - first_threads];
+        TRY(cpu_device_create_with(dev, 0, threads, &subject->table, DTYPE_F32, subject->name));
+        TRY(device_reserve(*dev, &limits));
+    }
+    return OK;
+}
+
+enum status trials_open(bool timing, int n_threads)
+{
+    struct cpu_variant variants[CPU_MAX_VARIANTS];
+    const int n_variants = cpu_variants(variants);
+
+    trials.timing = timing;
+    for (int i = 0; i < 2 * n_variants; i++) {
+        const struct cpu_variant *variant = &variants[i / 2];
+        struct subject *subject = &trials.subjects[trials.n_subjects];
+        if (!variant->usable)
+            continue;
+        trials.n_subjects++;
+        subject->composed = i % 2 == 1;
+        snprintf(subject->name, sizeof subject->name, "%s%s", variant->name,
+                 subject->composed ? " composed" : "");
+        variant->fill(&subject->table);
+        if (subject->composed) {
+            subject->table.linear_gelu_forward = NULL;
+            subject->table.add_layernorm_forward = NULL;
+            ops_complete(&subject->table);
+        }
+        if (timing)
+            TRY(open_devices(subject, n_threads, n_threads));
+        else
+            TRY(open_devices(subject, 1, MAX_THREADS));
+    }
+    return OK;
+}
+
+void trials_close(void)
+{
+    for (int i = 0; i < trials.n_subjects; i++)
+        for (int k = 0; k < MAX_THREADS; k++)
+            device_destroy(trials.subjects[i].devices[k]);
+}
+
+void trials_fail(const char *format, ...)
+{
+    va_list args;
+
+    trials.n_failed++;
+    printf("  ");
+    va_start(args, format);
+    vprintf(format, args);
+    va_end(args);
+    printf(" (OCTET_TEST_SEED=%" PRIu64 ")\n", trials.seed);
+}
+
+/* ---- operands ---- */
+
+static void *zeroed(int64_t count, size_t size)
+{
+    void *memory = calloc((size_t)count, size);
+
+    if (!memory) {
+        fprintf(stderr, "test_ops: no memory for %" PRId64 " numbers\n", count);
+        exit(1);
+    }
+    return memory;
+}
+
+struct number *trial_numbers(int64_t count)
+{
+    return zeroed(count, sizeof(struct number));
+}
+
+void trial_begin(struct trial *t, enum op op, const char *shape, ...)
+{
+    va_list args;
+
+    *t = (struct trial){.op = op};
+    va_start(args, shape);
+    vsnprintf(t->shape, sizeof t->shape, shape, args);
+    va_end(args);
+    trials.n_trials++;
+}
+
+static struct operand *add_operand(struct trial *t, const char *name, enum role role,
+                                   struct tensor shape)
+{
+    struct operand *operand = &t->operands[t->n_operands++];
+    const int64_t count = tensor_count(&shape);
+
+    *operand = (struct operand){.name = name, .role = role, .shape = shape, .same_as = -1};
+    if (role == ROLE_INPUT || role == ROLE_UPDATE)
+        operand->before = zeroed(count, sizeof *operand->before);
+    if ((role == ROLE_OUTPUT || role == ROLE_UPDATE) && !trials.timing)
+        operand->expected = trial_numbers(count);
+    return operand;
+}
+
+/* Element i of the operand that is being declared. */
+static struct rng_block random_block(const struct trial *t, int64_t i)
+{
+    return rng_philox(trials.seed, RNG_TEST, (uint32_t)t->n_operands, trials.n_trials,
+                      (uint64_t)i);
+}
+
+static void fill_random(const struct trial *t, double *values, int64_t count, double scale)
+{
+    for (int64_t i = 0; i < count; i += 4) {
+        const struct rng_block random = random_block(t, i / 4);
+        for (int64_t j = i; j < i + 4 && j < count; j++) {
+            const double uniform = (double)rng_uniform(random.word[j - i]);
+            values[j] = (double)(float)(scale * (2 * uniform - 1));
+        }
+    }
+}
+
+double *trial_input(struct trial *t, const char *name, struct tensor shape, double scale)
+{
+    double *values = add_operand(t, name, ROLE_INPUT, shape)->before;
+
+    fill_random(t, values, tensor_count(&shape), scale);
+    return values;
+}
+
+double *trial_ids(struct trial *t, const char *name, struct tensor shape, int64_t n)
+{
+    double *values = add_operand(t, name, ROLE_INPUT, shape)->before;
+
+    for (int64_t i = 0; i < tensor_count(&shape); i++)
+        values[i] = (double)(random_block(t, i).word[0] % (uint64_t)n);
+    return values;
+}
+
+double *trial_rounded(struct trial *t, const char *name, struct tensor shape,
+                      const struct number *numbers)
+{
+    double *values = add_operand(t, name, ROLE_INPUT, shape)->before;
+
+    for (int64_t i = 0; numbers && i < tensor_count(&shape); i++)
+        values[i] = (double)(float)numbers[i].value;
+    return values;
+}
+
+void trial_absent(struct trial *t)
+{
+    t->operands[t->n_operands++] = (struct operand){.role = ROLE_ABSENT};
+}
+
+struct number *trial_output(struct trial *t, const char *name, struct tensor shape)
+{
+    return add_operand(t, name, ROLE_OUTPUT, shape)->expected;
+}
+
+struct number *trial_output_over(struct trial *t, const char *name, struct tensor shape,
+                                 int same_as)
+{
+    struct operand *operand = add_operand(t, name, ROLE_OUTPUT, shape);
+
+    operand->same_as = same_as;
+    return operand->expected;
+}
+
+struct number *trial_update(struct trial *t, const char *name, struct tensor shape, double scale)
+{
+    struct operand *operand = add_operand(t, name, ROLE_UPDATE, shape);
+    const int64_t count = tensor_count(&shape);
+
+    fill_random(t, operand->before, count, scale);
+    for (int64_t i = 0; operand->expected && i < count; i++)
+        operand->expected[i] = exact(operand->before[i]);
+    return operand->expected;
+}
+
+const double *trial_before(const struct trial *t, int operand)
+{
+    return t->operands[operand].before;
+}
+
+struct dropout trial_dropout(double rate, int64_t first_row)
+{
+    return (struct dropout){.rate = rate, .seed = 0x9876543210abcdef ^ trials.seed,
+                            .step = 70000, .site = 321, .first_row = first_row};
+}
+
+/* ---- the memory of a run ---- */
+
+static size_t operand_bytes(const struct operand *operand)
+{
+    return (size_t)tensor_count(&operand->shape) * dtype_size(operand->shape.dtype);
+}
+
+static bool is_output(const struct operand *operand)
+{
+    return operand->role == ROLE_OUTPUT || operand->role == ROLE_UPDATE;
+}
+
+/* Place the operands; returns the bytes of all. */
+static size_t place_operands(struct trial *t)
+{
+    size_t end = GUARD;
+
+    for (int i = 0; i < t->n_operands; i++) {
+        struct operand *operand = &t->operands[i];
+        if (operand->role == ROLE_ABSENT || operand->same_as >= 0)
+            continue;
+        operand->offset = end;
+        end += (operand_bytes(operand) + 2 * GUARD - 1) / GUARD * GUARD;
+    }
+    for (int i = 0; i < t->n_operands; i++)
+        if (t->operands[i].same_as >= 0)
+            t->operands[i].offset = t->operands[t->operands[i].same_as].offset;
+    return end;
+}
+
+static void write_element(unsigned char *memory, enum dtype dtype, int64_t i, double value)
+{
+    if (dtype == DTYPE_F32)
+        ((float *)memory)[i] = (float)value;
+    else if (dtype == DTYPE_F64)
+        ((double *)memory)[i] = value;
+    else
+        ((int32_t *)memory)[i] = (int32_t)value;
+}
+
+static double read_element(const unsigned char *memory, enum dtype dtype, int64_t i)
+{
+    if (dtype == DTYPE_F32)
+        return (double)((const float *)memory)[i];
+    if (dtype == DTYPE_F64)
+        return ((const double *)memory)[i];
+    return ((const int32_t *)memory)[i];
+}
+
+/* All memory as it is before the call. */
+static unsigned char *image_before(const struct trial *t, size_t size)
+{
+    unsigned char *image = zeroed((int64_t)size, 1);
+
+    memset(image, GUARD_BYTE, size);
+    for (int i = 0; i < t->n_operands; i++) {
+        const struct operand *operand = &t->operands[i];
+        if (operand->role == ROLE_ABSENT || operand->same_as >= 0)
+            continue;
+        unsigned char *memory = image + operand->offset;
+        memset(memory, NAN_BYTE, operand_bytes(operand));
+        for (int64_t k = 0; operand->before && k < tensor_count(&operand->shape); k++)
+            write_element(memory, operand->shape.dtype, k, operand->before[k]);
+    }
+    return image;
+}
+
+static void make_tensors(const struct trial *t, void *memory, struct tensor *tensors)
+{
+    for (int i = 0; i < t->n_operands; i++) {
+        tensors[i] = t->operands[i].shape;
+        if (t->operands[i].role != ROLE_ABSENT)
+            tensors[i].data = (char *)memory + t->operands[i].offset;
+    }
+}
+
+/* ---- checking ---- */
+
+/* Where the run stands, for messages. */
+struct run {
+    const struct trial *trial;
+    const struct subject *subject;
+    int threads;
+};
+
+static void run_fail(const struct run *run, const char *what)
+{
+    trials_fail("%s(%s), %s, %d threads: %s", op_calls[run->trial->op].name, run->trial->shape,
+                run->subject->name, run->threads, what);
+}
+
+/* The error in parts of the tolerance: at most 1 passes, and NaN does not. */
+static double relative_error(double value, struct number expected, enum dtype dtype)
+{
+    const double rounding = dtype == DTYPE_F64 ? 0x1p-53 : 0x1p-24;
+    const double tolerance = TOLERANCE * rounding * expected.error;
+    const double difference = fabs(value - expected.value);
+
+    if (isnan(expected.value))
+        return isnan(value) ? 0 : NAN;
+    if (difference == 0 || (isinf(expected.error) && !isnan(value)))
+        return 0;
+    return difference / tolerance;
+}
+
+static void check_output(const struct run *run, const struct operand *operand,
+                         const unsigned char *after)
+{
+    const unsigned char *memory = after + operand->offset;
+    const int64_t count = tensor_count(&operand->shape);
+    double *worst = &trials.worst[run->trial->op];
+    int64_t n_wrong = 0, first = 0;
+
+    for (int64_t i = 0; i < count; i++) {
+        const double value = read_element(memory, operand->shape.dtype, i);
+        const double error = relative_error(value, operand->expected[i], operand->shape.dtype);
+        if (!(error <= 1) && n_wrong++ == 0)
+            first = i;
+        if (error > *worst)
+            *worst = error;
+    }
+    if (n_wrong == 0)
+        return;
+    char text[200];
+    snprintf(text, sizeof text, "%s[%" PRId64 "] is %.9g, expected %.9g within %.3g; %" PRId64
+             " of %" PRId64 " elements are wrong", operand->name, first,
+             read_element(memory, operand->shape.dtype, first), operand->expected[first].value,
+             TOLERANCE * 0x1p-24 * operand->expected[first].error, n_wrong, count);
+    run_fail(run, text);
+}
+
+/* Inputs and guard bands: what is not an output is as it was. */
+static void check_untouched(const struct run *run, const unsigned char *before,
+                            const unsigned char *after, size_t size)
+{
+    const struct trial *t = run->trial;
+    char text[100];
+
+    for (size_t at = 0; at < size; at++) {
+        const struct operand *near = NULL;
+        if (before[at] == after[at])
+            continue;
+        for (int i = 0; i < t->n_operands; i++) {
+            const struct operand *operand = &t->operands[i];
+            const size_t end = operand->offset + operand_bytes(operand);
+            if (is_output(operand) && operand->offset <= at && at < end)
+                goto next;
+            if (operand->role != ROLE_ABSENT && operand->offset < at + GUARD && at < end + GUARD)
+                near = operand;
+        }
+        snprintf(text, sizeof text, "wrote into or near %s, %td bytes from its start, where it "
+                 "must not", near ? near->name : "?",
+                 (ptrdiff_t)at - (ptrdiff_t)(near ? near->offset : 0));
+        run_fail(run, text);
+        return;
+next:;
+    }
+}
+
+static enum status run_once(const struct trial *t, struct device *dev, const unsigned char *before,
+                            unsigned char *after, size_t size)
+{
+    struct tensor tensors[MAX_OPERANDS] = {0};
+    void *memory;
+    enum status status;
+
+    TRY(device_alloc(dev, size, &memory));
+    TRY_GOTO(status, device_upload(dev, memory, before, size), done);
+    make_tensors(t, memory, tensors);
+    TRY_GOTO(status, op_calls[t->op].run(dev, tensors, &t->arguments), done);
+    status = device_download(dev, after, memory, size);
+done:
+    device_free(dev, memory, size);
+    return status;
+}
+
+static void check_subject(const struct trial *t, const struct subject *subject,
+                          const unsigned char *before, size_t size)
+{
+    unsigned char *first = zeroed((int64_t)size, 1), *after = zeroed((int64_t)size, 1);
+
+    for (int i = 0; i < MAX_THREADS; i++) {
+        const struct run run = {t, subject, i + 1};
+        if (run_once(t, subject->devices[i], before, after, size) != OK) {
+            run_fail(&run, status_message());
+            continue;
+        }
+        if (i == 0) {
+            memcpy(first, after, size);
+            check_untouched(&run, before, after, size);
+            for (int k = 0; k < t->n_operands; k++)
+                if (is_output(&t->operands[k]))
+                    check_output(&run, &t->operands[k], after);
+        } else if (memcmp(first, after, size) != 0) {
+            run_fail(&run, "the result differs from that of one thread");
+        }
+    }
+    free(first);
+    free(after);
+}
+
+/* ---- timing ---- */
+
+static double seconds_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* The shortest of many calls. */
+static enum status time_calls(const struct trial *t, struct device *dev,
+                              const struct tensor *tensors, double *shortest)
+{
+    const double begin = seconds_now();
+    int n_calls = 0;
+
+    *shortest = INFINITY;
+    while (n_calls++ < 3 || seconds_now() - begin < TIMED_SECONDS) {
+        const double start = seconds_now();
+        TRY(op_calls[t->op].run(dev, tensors, &t->arguments));
+        TRY(device_sync(dev));
+        *shortest = fmin(*shortest, seconds_now() - start);
+    }
+    return OK;
+}
+
+static void time_subject(const struct trial *t, const struct subject *subject,
+                         const unsigned char *before, size_t size)
+{
+    struct device *dev = subject->devices[0];
+    struct tensor tensors[MAX_OPERANDS] = {0};
+    double seconds, bytes = 0;
+    void *memory;
+
+    for (int i = 0; i < t->n_operands; i++)
+        if (t->operands[i].role != ROLE_ABSENT)
+            bytes += (double)operand_bytes(&t->operands[i]) *
+                     (t->operands[i].role == ROLE_UPDATE ? 2 : 1);
+    if (device_alloc(dev, size, &memory) != OK) {
+        trials_fail("%s", status_message());
+        return;
+    }
+    make_tensors(t, memory, tensors);
+    if (device_upload(dev, memory, before, size) != OK ||
+        time_calls(t, dev, tensors, &seconds) != OK)
+        trials_fail("%s", status_message());
+    else
+        printf("%-23s %-40s %-18s %9.3f ms %8.1f %s\n", op_calls[t->op].name, t->shape,
+               subject->name, seconds * 1e3, (t->flops > 0 ? t->flops : bytes) / seconds * 1e-9,
+               t->flops > 0 ? "GF/s" : "GB/s");
+    fflush(stdout);
+    device_free(dev, memory, size);
+}
+
+void trial_run(struct trial *t)
+{
+    const size_t size = place_operands(t);
+    unsigned char *before = image_before(t, size);
+
+    trials.n_runs[t->op]++;
+    for (int i = 0; i < trials.n_subjects; i++) {
+        const struct subject *subject = &trials.subjects[i];
+        if (subject->composed && !op_calls[t->op].fused)
+            continue;
+        if (trials.timing)
+            time_subject(t, subject, before, size);
+        else
+            check_subject(t, subject, before, size);
+    }
+    free(before);
+    for (int i = 0; i < t->n_operands; i++) {
+        free(t->operands[i].before);
+        free(t->operands[i].expected);
+    }
+}
