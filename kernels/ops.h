@@ -14,9 +14,15 @@
 #include "device/device.h"
 
 /* Inverted dropout. Element (row, column) of the whole global batch has one fate, whatever device
- * computes it: it is dropped where 16 random bits, Philox(seed, RNG_DROPOUT, site, step, index / 8),
- * are below rate * 65536, index counting elements with rows padded to a multiple of 8 columns; what
- * is kept is multiplied by 65536 / (65536 - threshold). rate 0 is the identity. */
+ * computes it. Rows are cut in tiles of 128 columns, the last one filled up: column c takes the
+ * (c % 128 / 16)-th of the eight 16-bit numbers of the Philox block (low half of word 0, high half of
+ * word 0, low half of word 1, ...) at
+ *
+ *     position = ((first_row + row) * ceil(columns / 128) + c / 128) * 16 + c % 16
+ *
+ * of (seed, RNG_DROPOUT, site, step), and is dropped where that is below rate * 65536, rounded down;
+ * what is kept is multiplied by 65536 / (65536 - threshold). rate 0 is the identity. So 16 blocks
+ * side by side make a tile, and each thread of a tensor core's fragment needs four of them. */
 struct dropout {
     double rate;
     uint64_t seed;

@@ -1,45 +1,35 @@
 /* residual.c - the residual addition with dropout on the branch, and dropout's factors. */
 #include "kernels/cpu/cpu_ops.h"
 
-enum {
-    ROW_SLICE = 64,
-    BLOCKS = 32,            /* Philox blocks made side by side, in vector registers */
-};
+#include <string.h>
+
+#include "kernels/cpu/philox.h"
+
+enum { ROW_SLICE = 64 };
 
 void CPU_NAME(dropout_row)(real *factors, int64_t n, int64_t width, const struct dropout *dropout,
                            int64_t row)
 {
+    enum { TILE = 8 * PHILOX_LANES };
     const uint32_t threshold = (uint32_t)(dropout->rate * 65536.0);
     const real scale = (real)(65536.0 / (65536.0 - (double)threshold));
-    const uint64_t first = (uint64_t)((dropout->first_row + row) * ((width + 7) / 8));
+    const int64_t row_tiles = (width + TILE - 1) / TILE;
+    uint64_t position = (uint64_t)((dropout->first_row + row) * row_tiles) * PHILOX_LANES;
+    real last[TILE];
 
-    for (int64_t block = 0; block * 8 < n; block += BLOCKS) {
-        uint32_t words[4][BLOCKS];
-        VECTOR
-        for (int i = 0; i < BLOCKS; i++) {
-            const struct rng_block random = rng_philox(dropout->seed, RNG_DROPOUT, dropout->site,
-                                                       dropout->step, first + (uint64_t)(block + i));
-            words[0][i] = random.word[0];
-            words[1][i] = random.word[1];
-            words[2][i] = random.word[2];
-            words[3][i] = random.word[3];
-        }
-        real *out = factors + block * 8;
-        const int64_t left = n - block * 8;
-        if (left >= BLOCKS * 8) {
-            for (int w = 0; w < 4; w++) {
-                VECTOR
-                for (int i = 0; i < BLOCKS; i++) {
-                    out[i * 8 + 2 * w] = (words[w][i] & 0xffff) < threshold ? 0 : scale;
-                    out[i * 8 + 2 * w + 1] = (words[w][i] >> 16) < threshold ? 0 : scale;
-                }
-            }
-        } else {
-            for (int64_t c = 0; c < left; c++) {
-                const uint32_t word = words[c % 8 / 2][c / 8];
-                out[c] = (c % 2 ? word >> 16 : word & 0xffff) < threshold ? 0 : scale;
+    for (int64_t first = 0; first < n; first += TILE, position += PHILOX_LANES) {
+        uint32_t words[4][PHILOX_LANES];
+        real *tile = n - first >= TILE ? factors + first : last;
+        philox_lanes(words, dropout->seed, RNG_DROPOUT, dropout->site, dropout->step, position);
+        for (int w = 0; w < 4; w++) {
+            VECTOR
+            for (int i = 0; i < PHILOX_LANES; i++) {
+                tile[2 * w * PHILOX_LANES + i] = (words[w][i] & 0xffff) < threshold ? 0 : scale;
+                tile[(2 * w + 1) * PHILOX_LANES + i] = words[w][i] >> 16 < threshold ? 0 : scale;
             }
         }
+        if (tile == last)
+            memcpy(factors + first, last, (size_t)(n - first) * sizeof *factors);
     }
 }
 

@@ -1,4 +1,5 @@
 /* sample - writes text with a trained model. */
+#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stddef.h>
@@ -82,8 +83,8 @@ static void print_help(void)
     printf("usage: %s [--checkpoint PATH] [--prompt TEXT | --interactive] [FLAGS]\n"
            "Write text with a trained model.\n\n", program);
     options_print_flags(tables, N_TABLES, stdout);
-    printf("\nWithout --temperature, --top-k, --top-p and --seed the settings of the model's training "
-           "hold:\nequal commands write equal texts.\n");
+    printf("\n--temperature, --top-k, --top-p and --seed are, unless given, as in the configuration "
+           "that the\nmodel was trained with; so equal commands write equal texts.\n");
 }
 
 static enum status check_settings(const struct settings *settings)
@@ -129,20 +130,20 @@ struct sampler {
 /* The file that --checkpoint means; the caller frees *path. */
 static enum status find_checkpoint(const char *given, char **path)
 {
+    static const char advice[] = "train a model with trainer first, or name one with --checkpoint";
     struct stat info;
-    const bool exists = stat(given, &info) == 0;
 
     *path = NULL;
-    if (exists && !S_ISDIR(info.st_mode)) {
+    if (stat(given, &info) != 0)
+        return fail(ERR_INVALID, "%s: %s: %s", given, strerror(errno), advice);
+    if (!S_ISDIR(info.st_mode)) {
         *path = strdup(given);
         return *path ? OK : fail(ERR_NOMEM, "no memory for a file name");
     }
-    if (exists)
-        TRY(saves_find_for_sampling(given, path));
+    TRY(saves_find_for_sampling(given, path));
     if (!*path)
-        return fail(ERR_INVALID, "no checkpoint in %s (looked for " SAVE_BEST ", " SAVE_FINAL ", "
-                    SAVE_LAST " and checkpoint_epoch_N.safetensors): train a model with trainer, "
-                    "or name a file or folder with --checkpoint", given);
+        return fail(ERR_INVALID, "%s has no checkpoint (looked for " SAVE_BEST ", " SAVE_FINAL ", "
+                    SAVE_LAST " and checkpoint_epoch_N.safetensors): %s", given, advice);
     return OK;
 }
 

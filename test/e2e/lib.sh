@@ -1,0 +1,266 @@
+# lib.sh - what the end-to-end tests share. Each sources it with the folder of the programs:
+#
+#     set -euo pipefail
+#     . "$(dirname "$0")/lib.sh"
+#     a_case() { expect_exit 0 "text" -- trainer c.ini; }     # run in an empty folder of its own
+#     run_case a_case
+#     finish                                                  # prints "N passed, N failed"
+#
+# The first check that fails ends its case; the next case runs all the same.
+
+if [ $# -ne 1 ] || [ ! -x "$1/trainer" ]; then
+    echo "usage: $0 BUILD_FOLDER (with prepare, trainer, sample, tensors and metrics)" >&2
+    exit 2
+fi
+PATH=$(cd "$1" && pwd):$PATH
+here=$(cd "$(dirname "$0")" && pwd)
+test_data=$here/../data
+work=$(mktemp -d "${TMPDIR:-/tmp}/octet.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+n_passed=0
+n_failed=0
+
+# Seconds for one command; instrumented builds are slow.
+time_limit=120
+
+fail() {
+    printf '%s\n' "$*" >>"$work/why"
+    exit 1
+}
+
+# In a subshell, whose exit ends the case and nothing else.
+run_case() {
+    local name=$* status=0
+
+    : >"$work/why"
+    rm -rf "$work/case" && mkdir "$work/case"
+    set +e
+    (
+        set -eE
+        trap 'echo "line $LINENO: $BASH_COMMAND" >>"$work/why"' ERR
+        trap 'jobs -p | xargs -r kill -9 2>/dev/null' EXIT
+        cd "$work/case"
+        "$@"
+    )
+    status=$?
+    set -e
+    if [ $status -eq 0 ]; then
+        n_passed=$((n_passed + 1))
+        echo "ok     $name"
+    else
+        n_failed=$((n_failed + 1))
+        echo "FAILED $name: $(head -n 1 "$work/why")"
+        sed 's/^/    /' "$work/stderr" 2>/dev/null | tail -n 5
+    fi
+}
+
+skip_case() {
+    echo "skipped $1: $2"
+}
+
+finish() {
+    echo "$n_passed passed, $n_failed failed"
+    [ $n_failed -eq 0 ]
+    exit
+}
+
+# ---- running programs ----
+
+# What they print is in $work/stdout and $work/stderr afterwards.
+run() {
+    timeout "$time_limit" "$@" >"$work/stdout" 2>"$work/stderr"
+}
+
+# expect_exit CODE TEXT -- COMMAND...: TEXT is somewhere in what it prints; "" for any.
+expect_exit() {
+    local code=$1 text=$2 status=0
+
+    shift 3
+    run "$@" || status=$?
+    [ $status -eq "$code" ] ||
+        fail "exit code $status of \"$*\", expected $code: $(tail -n 1 "$work/stderr")"
+    grep -qF -- "$text" "$work/stdout" "$work/stderr" ||
+        fail "\"$*\" does not say \"$text\" but: $(tail -n 1 "$work/stderr" "$work/stdout")"
+}
+
+# expect_bad TEXT... -- PROGRAM...: exit code 2, and one line on stderr that has each TEXT. Neither
+# the folder nor anything in it changes.
+expect_bad() {
+    local texts=() text before
+
+    while [ "$1" != -- ]; do
+        texts+=("$1")
+        shift
+    done
+    shift
+    before=$(fingerprint .)
+    expect_exit 2 "" -- "$@"
+    [ "$(wc -l <"$work/stderr")" -eq 1 ] ||
+        fail "\"$*\" wrote $(wc -l <"$work/stderr") lines to stderr, expected 1"
+    grep -q "^$1: " "$work/stderr" ||
+        fail "the message does not begin with \"$1: \": $(cat "$work/stderr")"
+    for text in "${texts[@]}"; do
+        grep -qF -- "$text" "$work/stderr" ||
+            fail "the message does not say \"$text\": $(cat "$work/stderr")"
+    done
+    [ "$(fingerprint .)" = "$before" ] || fail "\"$*\" changed files"
+}
+
+# Names, types and contents of all there is in a folder.
+fingerprint() {
+    (
+        cd "$1"
+        find . -printf '%p %y\n' | sort
+        find . -type f -print0 | sort -z | xargs -0r sha256sum
+    )
+}
+
+# in_background PROGRAM...: its number is in $pid.
+in_background() {
+    "$@" >"$work/stdout" 2>"$work/stderr" &
+    pid=$!
+}
+
+# stop_background SIGNAL CODE: send the signal and expect this exit code.
+stop_background() {
+    local status=0
+
+    kill -s "$1" "$pid" || fail "the run ended before SIG$1 was sent: $(tail -n 1 "$work/stderr")"
+    wait "$pid" 2>/dev/null || status=$?
+    [ $status -eq "$2" ] || fail "exit code $status after SIG$1, expected $2"
+}
+
+# wait_until COMMAND...: poll until it succeeds, while the program in the background runs.
+wait_until() {
+    while ! "$@" 2>/dev/null; do
+        kill -0 "$pid" 2>/dev/null || fail "the run ended before: $*"
+        sleep 0.01
+    done
+}
+
+# ---- checks ----
+
+check_text() {      # FILE TEXT
+    grep -qF -- "$2" "$1" || fail "$1 does not say \"$2\""
+}
+
+check_no_text() {   # FILE TEXT
+    ! grep -qF -- "$2" "$1" || fail "$1 says \"$2\""
+}
+
+check_equal() {     # WHAT VALUE EXPECTED
+    [ "$2" = "$3" ] || fail "$1 is \"$2\", expected \"$3\""
+}
+
+check_files() {     # FOLDER NAME...: these and no others
+    local folder=$1
+    shift
+    check_equal "what is in $folder" "$(ls -A "$folder" | sort | tr '\n' ' ')" \
+                "$(printf '%s\n' "$@" | sort | tr '\n' ' ')"
+}
+
+# check_near WHAT FILE EXPECTED abs|rel TOLERANCE: the last numbers of their lines.
+check_near() {
+    check_equal "the number of values of $1" "$(wc -l <"$2")" "$(wc -l <"$3")"
+    awk -v what="$1" -v mode="$4" -v tolerance="$5" '
+        NR == FNR { value[FNR] = $NF; next }
+        {
+            difference = value[FNR] > $NF ? value[FNR] - $NF : $NF - value[FNR]
+            size = mode == "abs" ? 1 : $NF > 0 ? $NF : -$NF
+            if (!(difference <= tolerance * size)) {
+                printf "%s, line %d: %s, expected %s\n", what, FNR, value[FNR], $NF
+                exit 1
+            }
+        }' "$2" "$3" >>"$work/why" || exit 1
+}
+
+check_tensors() {   # FILE FILE TOLERANCE [PREFIX]
+    tensors compare "$@" 2>>"$work/why" || exit 1
+}
+
+# check_same_run FOLDER FOLDER [FIRST LAST]: equal rows of metrics.jsonl, speed left out.
+check_same_run() {
+    local key
+
+    for key in loss grad_norm lr tokens epoch val_loss; do
+        metrics values "$1/metrics.jsonl" $key | within "${@:3}" >"$work/a"
+        metrics values "$2/metrics.jsonl" $key | within "${@:3}" >"$work/b"
+        cmp -s "$work/a" "$work/b" ||
+            fail "$key differs: $(diff "$work/a" "$work/b" | sed -n '2p;/^>/{p;q}' | tr '\n' ' ')"
+    done
+}
+
+# check_near_run FOLDER FOLDER FIRST LAST TOLERANCE: the losses of these steps.
+check_near_run() {
+    metrics values "$1/metrics.jsonl" loss | within "$3" "$4" >"$work/a"
+    metrics values "$2/metrics.jsonl" loss | within "$3" "$4" >"$work/b"
+    check_near "the loss" "$work/a" "$work/b" abs "$5"
+}
+
+# within [FIRST LAST]: the lines that begin with a number from FIRST to LAST.
+within() {
+    awk -v first="${1:-0}" -v last="${2:-1000000}" '$1 >= first && $1 <= last'
+}
+
+has_steps() {       # FILE N: so many steps are done
+    [ "$(wc -l <"$1")" -ge "$2" ]
+}
+
+# ---- inputs ----
+
+# tiny_config KEY=VALUE...: write c.ini for a small run with these values in place of its own.
+tiny_config() {
+    local assignment key
+
+    cat >c.ini <<END
+[model]
+vocab_size = 0
+max_seq_len = 32
+dim = 32
+depth = 2
+heads = 2
+mlp_dim = 64
+dropout = 0
+use_rotary_emb = true
+[training]
+batch_size = 4
+num_epochs = 1
+max_steps = 20
+learning_rate = 1e-3
+weight_decay = 0.1
+warmup_steps = 5
+max_grad_norm = 1.0
+gradient_accumulation_steps = 1
+adam_beta1 = 0.9
+adam_beta2 = 0.95
+adam_epsilon = 1e-8
+min_lr_ratio = 0.1
+[data]
+dataset_path = tokens.safetensors
+shuffle = true
+[checkpoint]
+save_dir = checkpoints
+save_every = 1
+keep_last = 3
+save_optimizer = true
+[logging]
+log_dir = logs
+log_every = 100
+[evaluation]
+eval_every = 1
+generate_samples = false
+num_samples = 1
+sample_length = 20
+END
+    for assignment in "$@"; do
+        key=${assignment%%=*}
+        grep -q "^$key = " c.ini || fail "tiny_config has no $key"
+        sed -i "s|^$key = .*|$key = ${assignment#*=}|" c.ini
+    done
+}
+
+# tiny_tokens BYTES [FLAG...]: tokens.safetensors from so much English text, with flags of prepare.
+tiny_tokens() {
+    head -c "$1" "$here/../../datasets/sample.txt" >text.txt
+    run prepare --custom-text text.txt --output tokens.safetensors "${@:2}"
+}

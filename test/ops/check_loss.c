@@ -1,0 +1,97 @@
+/* check_loss.c - the loss, sums, and the optimizer. */
+#include <inttypes.h>
+
+#include "ops/checks.h"
+#include "ops/reference.h"
+
+void try_cross_entropy(int64_t n, int64_t vocab, double grad_scale, double spread)
+{
+    struct trial t;
+
+    trial_begin(&t, OP_CROSS_ENTROPY, "N %" PRId64 ", V %" PRId64 ", grad_scale %g, logits to %g",
+                n, vocab, grad_scale, spread);
+    t.arguments.grad_scale = grad_scale;
+    struct number *losses = trial_output(&t, "losses", reals(n, 1));
+    struct number *hits = trial_output(&t, "hits", reals(n, 1));
+    struct number *logits = trial_update(&t, "logits", reals(n, vocab), spread);
+    const double *targets = trial_ids(&t, "targets", tensor_1d(NULL, DTYPE_I32, n), vocab);
+    if (losses)
+        reference_cross_entropy(losses, hits, logits, targets, n, vocab, grad_scale);
+    trial_run(&t);
+}
+
+void try_sum(int64_t n)
+{
+    struct trial t;
+
+    trial_begin(&t, OP_SUM, "N %" PRId64, n);
+    struct number *out = trial_update(&t, "out", tensor_1d(NULL, DTYPE_F64, 1), 10);
+    const double *x = trial_input(&t, "x", reals(n, 1), 10);
+    if (out)
+        reference_sum(out, x, n);
+    trial_run(&t);
+}
+
+void try_sum_of_squares(int64_t n)
+{
+    struct trial t;
+
+    trial_begin(&t, OP_SUM_OF_SQUARES, "N %" PRId64, n);
+    struct number *out = trial_output(&t, "out", tensor_1d(NULL, DTYPE_F64, 1));
+    const double *x = trial_input(&t, "x", reals(n, 1), 10);
+    if (out)
+        reference_sum_of_squares(out, x, n);
+    trial_run(&t);
+}
+
+/* A decayed segment, one that is not, and some numbers before, between and behind them that must
+ * stay as they are. */
+void try_adamw(int64_t n, int64_t step)
+{
+    const int64_t middle = n / 3;
+    const struct adamw_segment segments[] = {
+        {n / 17, middle - n / 17, true}, {middle + n / 13, n - middle - 2 * (n / 13), false},
+    };
+    struct trial t;
+
+    trial_begin(&t, OP_ADAMW, "N %" PRId64 ", step %" PRId64, n, step);
+    t.arguments.segments = segments;
+    t.arguments.n_segments = COUNT_OF(segments);
+    t.arguments.step = (struct adamw_step){.lr = 1e-2, .beta1 = 0.9, .beta2 = 0.999,
+                                           .epsilon = 1e-8, .weight_decay = 0.1, .step = step,
+                                           .grad_scale = 0.37};
+    struct number *weights = trial_update(&t, "weights", reals(n, 1), 1);
+    struct number *m = trial_update(&t, "m", reals(n, 1), 0.1);
+    struct number *v = trial_update(&t, "v", reals(n, 1), 0.1);
+    const double *grads = trial_input(&t, "grads", reals(n, 1), 1);
+    /* v is a mean of squares. */
+    double *v_before = t.operands[2].before;
+    for (int64_t i = 0; i < n; i++) {
+        v_before[i] = fabs(v_before[i]);
+        if (v)
+            v[i] = exact(v_before[i]);
+    }
+    if (weights)
+        reference_adamw(weights, m, v, grads, segments, COUNT_OF(segments), &t.arguments.step);
+    trial_run(&t);
+}
+
+void check_loss(void)
+{
+    static const int64_t sizes[][2] = {
+        {1, 1}, {3, 2}, {17, 17}, {16, 64}, {33, 65}, {65, 100}, {7, 1000}, {100, 257}, {257, 3},
+    };
+    static const int64_t counts[] = {1, 3, 17, 1000, 65536, 65537, 140000};
+
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        try_cross_entropy(sizes[i][0], sizes[i][1], 0, 5);
+        try_cross_entropy(sizes[i][0], sizes[i][1], 0.013, 5);
+        try_cross_entropy(sizes[i][0], sizes[i][1], 1, 200);
+    }
+    for (size_t i = 0; i < COUNT_OF(counts); i++) {
+        try_sum(counts[i]);
+        try_sum_of_squares(counts[i]);
+        try_adamw(counts[i], 1);
+        try_adamw(counts[i], 1000);
+    }
+}

@@ -1,0 +1,74 @@
+/* checks.h - one trial of each operation for given sizes: operands, and what is expected of them.
+ *
+ * They are checked at odd sizes by check_*.c and timed at realistic ones by bench.c. Letters as in
+ * kernels/ops.h; `rate` is that of dropout, `in_place` uses the aliasing that ops.h allows. */
+#ifndef OCTET_TEST_CHECKS_H
+#define OCTET_TEST_CHECKS_H
+
+#include "ops/trial.h"
+
+/* check_rows.c */
+struct embedding_size {
+    int64_t batch, length, width, vocab;
+    bool positions;
+};
+void try_embedding_forward(const struct embedding_size *size);
+void try_embedding_backward(const struct embedding_size *size);
+void try_layernorm_forward(int64_t n, int64_t width);
+void try_layernorm_backward(int64_t n, int64_t width);
+void try_gelu_forward(int64_t n, int64_t width, double rate, bool in_place);
+void try_gelu_backward(int64_t n, int64_t width, double rate, bool in_place);
+void try_add_dropout_forward(int64_t n, int64_t width, double rate, bool in_place);
+void try_add_dropout_backward(int64_t n, int64_t width, double rate);
+void try_add_layernorm(int64_t n, int64_t width, double rate, bool in_place);
+void check_rows(void);
+
+/* check_linear.c */
+void try_linear_forward(int64_t n, int64_t k, int64_t m, bool bias);
+void try_linear_backward_input(int64_t n, int64_t k, int64_t m);
+void try_linear_backward_weight(int64_t n, int64_t k, int64_t m, bool bias);
+void try_linear_gelu(int64_t n, int64_t k, int64_t m, double rate);
+void check_linear(void);
+
+/* check_attention.c */
+struct attention_size {
+    int64_t batch, length, heads, size;
+    double rate;
+};
+void try_rope(const struct attention_size *size, int64_t position, bool inverse);
+void try_attention_forward(const struct attention_size *size);
+void try_attention_backward(const struct attention_size *size);
+void try_attention_cached(const struct attention_size *size, int64_t max_length,
+                          int64_t position);
+void check_attention(void);
+
+/* check_loss.c */
+void try_cross_entropy(int64_t n, int64_t vocab, double grad_scale, double spread);
+void try_sum(int64_t n);
+void try_sum_of_squares(int64_t n);
+void try_adamw(int64_t n, int64_t step);
+void check_loss(void);
+
+/* check_dropout.c: the mask itself. */
+void check_dropout(void);
+/* check_special.c: infinity and NaN. */
+void check_special(void);
+/* check_math.c: the generator against published numbers; exp and the normal distribution. */
+void check_math(void);
+
+/* bench.c */
+void bench(int n_threads);
+
+/* Vectors and matrices of real numbers, without data. */
+static inline struct tensor reals(int64_t rows, int64_t columns)
+{
+    return tensor_2d(NULL, DTYPE_F32, rows, columns);
+}
+static inline struct tensor heads_of(int64_t batch, int64_t length, int64_t heads, int64_t size)
+{
+    return tensor_4d(NULL, DTYPE_F32, batch, length, heads, size);
+}
+
+#define COUNT_OF(array) (sizeof(array) / sizeof *(array))
+
+#endif
