@@ -15,8 +15,8 @@ struct prompt {
 };
 
 /* `text` as the tokenizer reads it; for tokenizer none, ids in decimal with blanks between them. A
- * text without tokens becomes a line end, or token 0 where the vocabulary has none. ERR_INVALID names
- * what can't be read and its place. */
+ * text without tokens becomes a line end, or token 0 where the vocabulary has none. ERR_INVALID
+ * names what can't be read and its place. */
 enum status prompt_create(struct prompt *prompt, const struct tokenizer *tokenizer,
                           const char *text, size_t size);
 /* Safe on a zeroed struct. */

@@ -16,7 +16,8 @@ typedef enum status (*prompt_answer)(void *context, const char *line, size_t siz
  *
  * A signal handler without SA_RESTART sets *stop to the signal's number. On a terminal SIGINT gives
  * up the line, or the answer if that returns ERR_CANCELED, and the next prompt follows; any other
- * signal, and SIGINT elsewhere, ends the loop with ERR_CANCELED. Other errors of `answer` end it. */
+ * signal, and SIGINT elsewhere, ends the loop with ERR_CANCELED. Other errors of `answer` end it
+ * with their status. */
 enum status prompt_loop_run(FILE *input, volatile sig_atomic_t *stop, prompt_answer answer,
                             void *context);
 

@@ -29,7 +29,8 @@ enum status text_output_write(struct text_output *output, const char *text, size
 enum status text_output_flush(struct text_output *output);
 /* The end: a file takes its name. */
 enum status text_output_commit(struct text_output *output);
-/* Without a commit before it, a file is discarded and an older one stays. Safe on a zeroed struct. */
+/* Without a commit before it, a file is discarded and an older one stays. Safe on a zeroed
+ * struct. */
 void text_output_close(struct text_output *output);
 
 /* Standard output, and it is a terminal. */

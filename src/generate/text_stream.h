@@ -1,9 +1,9 @@
 /* text_stream.h - tokens to text as they come, in whole characters only.
  *
- * A token may be a part of a character (byte tokenizer): such bytes are held back until the character
- * is complete. What can't become one is replaced by U+FFFD, once for each longest valid beginning, as
- * the Unicode Standard advises (section 3.9, "U+FFFD Substitution of Maximal Subparts"). Tokens
- * without text (tokenizer none) become their ids in decimal, with blanks between them. */
+ * A token may be a part of a character (byte tokenizer): such bytes are held back until the
+ * character is complete. What can't become one is replaced by U+FFFD, once for each longest valid
+ * beginning, as the Unicode Standard advises (section 3.9, "U+FFFD Substitution of Maximal
+ * Subparts"). Tokens without text (tokenizer none) become ids in decimal, with blanks between. */
 #ifndef OCTET_TEXT_STREAM_H
 #define OCTET_TEXT_STREAM_H
 

@@ -24,9 +24,9 @@ struct text_writer {
     int64_t n_drawn;            /* tokens so far */
 };
 
-/* Write the texts for one prompt: the prompt, what the model adds, a line end; "---" on a line of its
- * own between two texts. ERR_INVALID for a prompt that can't be read (nothing is written then) or a
- * broken model; ERR_CANCELED once *stop is set, after the line end. */
+/* Write the texts for one prompt: the prompt, what the model adds, a line end; "---" on a line of
+ * its own between two texts. ERR_INVALID for a prompt that can't be read (nothing is written then)
+ * or a broken model; ERR_CANCELED once *stop is set, after the line end. */
 enum status text_writer_answer(struct text_writer *writer, const char *prompt, size_t size);
 
 #endif

@@ -140,10 +140,11 @@ enum status run_plan_memory(struct run *run, struct plan_memory *memory)
 enum status run_check_folders(struct run *run)
 {
     const char *const folders[] = {run->config.checkpoint.save_dir, run->config.logging.log_dir};
+    static const char *const names[] = {"checkpoint.save_dir", "logging.log_dir"};
 
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
         if (folder_create(folders[i]) != OK || folder_check_writable(folders[i]) != OK)
-            return fail(ERR_INVALID, "%s", status_message());
+            return fail_prefix(ERR_INVALID, "%s: ", names[i]);
     run->saves = (struct saves){
         .folder = run->config.checkpoint.save_dir,
         .keep_last = run->config.checkpoint.keep_last,

@@ -169,8 +169,8 @@ static void mask_attention(double rate, const struct part *part, int64_t length)
 
 void check_dropout(void)
 {
-    /* Around the 8 columns of a random block, and the 256 that the CPU makes side by side. */
-    static const int64_t widths[] = {1, 7, 8, 9, 100, 255, 257, 520};
+    /* Around the 16 positions of a tile of random numbers, and its 128 columns. */
+    static const int64_t widths[] = {1, 15, 17, 100, 127, 128, 129, 300};
     static const int64_t lengths[] = {1, 17, 64, LONGEST};
     /* The last two drop nothing, and almost all. */
     static const double rates[] = {0.1, 0.5, 1e-6, 0.999};

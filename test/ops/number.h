@@ -37,13 +37,11 @@ static inline struct number subtract(struct number a, struct number b)
                            a.error + b.error + fabs(a.value) + fabs(b.value)};
 }
 
-/* total += term, for sums of many; a total that starts as an exact number is their first term. */
+/* total += term, for sums of many. */
 static inline void accumulate(struct number *total, struct number term)
 {
-    if (total->error <= 0)
-        total->error = fabs(total->value);
     total->value += term.value;
-    total->error += term.error + fabs(term.value);
+    total->error += term.error + fabs(total->value);
 }
 
 static inline struct number multiply(struct number a, struct number b)
@@ -81,12 +79,12 @@ static inline struct number logarithm(struct number a)
     return (struct number){result, a.error / a.value + fabs(result)};
 }
 
-/* One rounding of its own, and results below the smallest normal float32 may become zero. */
+/* Half a rounding of its own, and results below the smallest normal float32 may become zero. */
 static inline struct number exponential(struct number a)
 {
     const double result = exp(a.value);
 
-    return (struct number){result, result * (a.error + 1) + 0x1p-126 / 0x1p-24};
+    return (struct number){result, result * (a.error + 0.5) + 0x1p-126 / 0x1p-24};
 }
 
 /* The normal distribution's density. */
@@ -97,11 +95,11 @@ static inline struct number normal_density(struct number x)
     return scaled(exponential(half_square), 0.3989422804014327);
 }
 
-/* The normal distribution, to 2 roundings of 1: formulas for its tail are absolute approximations. */
+/* The normal distribution, to one rounding of 1: formulas for its tail are absolute approximations. */
 static inline struct number normal_cumulative(struct number x)
 {
     return (struct number){0.5 * erfc(-x.value * 0.7071067811865476),
-                           normal_density(x).value * x.error + 2};
+                           normal_density(x).value * x.error + 1};
 }
 
 #endif

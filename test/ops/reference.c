@@ -14,11 +14,12 @@ static struct number *numbers(int64_t count)
 double reference_dropout(const struct dropout *dropout, int64_t row, int64_t column, int64_t width)
 {
     const double threshold = floor(dropout->rate * 65536);
-    const int64_t index = (dropout->first_row + row) * ((width + 7) / 8 * 8) + column;
+    const int64_t tiles = (width + 127) / 128, tile = column / 128, number = column % 128 / 16;
+    const int64_t position = ((dropout->first_row + row) * tiles + tile) * 16 + column % 16;
     const struct rng_block block = rng_philox(dropout->seed, RNG_DROPOUT, dropout->site,
-                                              dropout->step, (uint64_t)index / 8);
-    const uint32_t word = block.word[index % 8 / 2];
-    const uint32_t bits = index % 2 == 0 ? word & 0xffff : word >> 16;
+                                              dropout->step, (uint64_t)position);
+    const uint32_t word = block.word[number / 2];
+    const uint32_t bits = number % 2 == 0 ? word & 0xffff : word >> 16;
 
     return bits < threshold ? 0 : 65536 / (65536 - threshold);
 }

@@ -139,8 +139,11 @@ static enum status print_value(void *key, json_t *row)
 {
     const json_t *value = json_object_get(row, key);
 
-    if (value)
-        printf("%" PRId64 " %.9g\n", integer(row, "step"), json_number_value(value));
+    if (!value)
+        return OK;
+    if (!json_is_number(value))
+        return fail(ERR_INVALID, "%s is no number", (const char *)key);
+    printf("%" PRId64 " %.9g\n", integer(row, "step"), json_number_value(value));
     return OK;
 }
 
