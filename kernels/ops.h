@@ -1,9 +1,15 @@
 /* ops.h - every operation of the model, declared once: formula, shapes, what is overwritten.
  *
  * B batch, T sequence length, N = B*T rows, C model width, H heads, D = C/H head size, M the other
- * width of a linear layer, V vocabulary. All tensors are row-major and contiguous, of the device's
- * `real` type unless said. "=" overwrites the output, "+=" adds to it; dX is the gradient of X.
- * Outputs never alias inputs unless the comment says that they may.
+ * width of a linear layer, V vocabulary. All tensors are row-major and contiguous. Their types:
+ *
+ *   real      activations, their gradients, and the weights that are computed with: dev->real
+ *   master    F32 (F64 where real is): weights that are updated, moments, gradients of weights
+ *             (dweight, dbias, dtable, dpositions), statistics (mean, rstd, lse)
+ *
+ * and unless a comment says otherwise a tensor is real. Where real is F32, both are the same. "="
+ * overwrites the output, "+=" adds to it; dX is the gradient of X. Outputs never alias inputs unless
+ * the comment says that they may.
  *
  * Rows marked "fused" may be NULL in a backend's table; ops_complete() fills them with compositions
  * of the others, so the model calls every row without asking. */
@@ -30,13 +36,10 @@ struct dropout {
     int64_t first_row;      /* of this call's row 0 in the global batch: window * T */
 };
 
-/* AdamW over a flat buffer; `segments` say which part of it is decayed. */
-struct adamw_segment {
-    int64_t offset, count;
-    bool decay;
-};
+/* AdamW over a flat buffer. */
 struct adamw_step {
     double lr, beta1, beta2, epsilon, weight_decay;
+    int64_t decay_count;    /* elements at the front of the buffer that are decayed */
     int64_t step;           /* from 1, for the bias correction */
     double grad_scale;      /* multiplies every gradient: clipping */
 };
@@ -128,18 +131,21 @@ struct op_table {
                                  const struct tensor *hits, const struct tensor *logits,
                                  const struct tensor *targets, double grad_scale);
 
+    /* out = x, converted; out real, x master. */
+    enum status (*cast)(struct device *dev, const struct tensor *out, const struct tensor *x);
     /* out[0] += sum of x in double; out (1) F64, x (N) F32. */
     enum status (*sum)(struct device *dev, const struct tensor *out, const struct tensor *x);
-    /* out[0] = sum of x^2, accumulated in double; out (1) F64. */
+    /* out[0] = sum of x^2, accumulated in double; out (1) F64, x (N) master. */
     enum status (*sum_of_squares)(struct device *dev, const struct tensor *out,
                                   const struct tensor *x);
     /* Loshchilov, Hutter (2019), algorithm 2, with decoupled decay lr * weight_decay:
      * g = grad_scale * grad; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
-     * weight -= lr (m / (1-b1^t) / (sqrt(v / (1-b2^t)) + epsilon) + weight_decay weight). */
+     * weight -= lr (m / (1-b1^t) / (sqrt(v / (1-b2^t)) + epsilon) + weight_decay weight).
+     * weights, m, v, grads (N) master; `copy` (N) real receives the new weights, converted, or has
+     * data NULL. */
     enum status (*adamw)(struct device *dev, const struct tensor *weights, const struct tensor *m,
                          const struct tensor *v, const struct tensor *grads,
-                         const struct adamw_segment *segments, int n_segments,
-                         const struct adamw_step *step);
+                         const struct tensor *copy, const struct adamw_step *step);
 
     /* Fused: pre = a weight^T + bias; out = dropout(gelu(pre)). */
     enum status (*linear_gelu_forward)(struct device *dev, const struct tensor *pre,

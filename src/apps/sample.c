@@ -83,8 +83,8 @@ static void print_help(void)
     printf("usage: %s [--checkpoint PATH] [--prompt TEXT | --interactive] [FLAGS]\n"
            "Write text with a trained model.\n\n", program);
     options_print_flags(tables, N_TABLES, stdout);
-    printf("\nWithout --temperature, --top-k, --top-p and --seed the checkpoint's own settings hold;\n"
-           "equal commands write equal texts.\n");
+    printf("\nWithout --temperature, --top-k, --top-p and --seed the checkpoint's own settings\n"
+           "hold; equal commands write equal texts.\n");
 }
 
 static enum status check_settings(const struct settings *settings)

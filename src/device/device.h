@@ -54,9 +54,15 @@ struct device {
     const struct op_table *ops;
     int index;              /* of its kind on this machine: GPU 3, CPU worker 0 */
     char description[96];   /* for messages and logs: "CPU worker, 2 threads, AVX-512" */
-    enum dtype real;        /* of activations, weights and gradients: F32 (tests: F64) */
+    enum dtype real;        /* of activations and the weights computed with: F32, BF16, F16, F64 */
     struct profile *profile;    /* NULL: kernels are not timed */
 };
+
+/* The type of weights that are updated, of moments, weight gradients and statistics. */
+static inline enum dtype device_master(const struct device *dev)
+{
+    return dev->real == DTYPE_F64 ? DTYPE_F64 : DTYPE_F32;
+}
 
 static inline size_t device_scratch_size(const struct device *dev, const struct op_limits *limits)
 {

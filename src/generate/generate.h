@@ -17,7 +17,7 @@ struct sampling {
 
 /* Pick a token from logits (n). Of equal logits the smaller id ranks first. A pure function of its
  * arguments: sample `number`, its `position`-th token. `scratch` holds n entries. A token with
- * logit -infinity is never picked. ERR_INVALID if no logit is finite, or one is NaN or +infinity. */
+ * logit -infinity is never picked. ERR_INVALID if no logit is finite, or any is NaN or +inf. */
 struct candidate {
     float logit;
     int32_t id;
@@ -40,8 +40,8 @@ int generator_context(const struct generator *generator);
 /* Start over: forget the text so far; `number` tells this sample's random numbers from others'. */
 void generator_reset(struct generator *generator, uint32_t number);
 /* Append tokens to the text. When it outgrows the model's context, all is forgotten but the last
- * half of a context, or what was just appended if that is more, a whole context at most; the rest is
- * read again. ERR_INVALID for an id that the model has not. */
+ * half of a context, or what was just appended if that is more, a context at most; the rest is read
+ * again. ERR_INVALID for an id that the model has not. */
 enum status generator_append(struct generator *generator, const int32_t *ids, size_t count);
 /* Draw the next token from what was appended (at least one token) and append it. */
 enum status generator_next(struct generator *generator, const struct sampling *sampling,

@@ -117,8 +117,8 @@ static bool is_word(const char *line, size_t size, const char *word)
 
 static enum status answer_lines(struct line_source *source, prompt_answer answer, void *context)
 {
-    const char *line;
-    size_t size;
+    const char *line = NULL;
+    size_t size = 0;
 
     for (;;) {
         if (source->editor)

@@ -71,7 +71,17 @@ static enum status attention_backward(struct model *m, const struct pass *pass, 
     return norm_backward(m, pass, &a->attn_in, &w->norm1_weight, &g->norm1_weight, &g->norm1_bias);
 }
 
-enum status model_backward(struct model *m, const struct pass *pass)
+/* Where the block's matrices begin in the flat buffer; those of the blocks above lie behind them. */
+static int64_t first_gradient(const struct model *m, int block)
+{
+    const struct tensor *to_qkv = &m->gradients.blocks[block].to_qkv;
+
+    return ((const char *)to_qkv->data - (const char *)m->flat_gradients.data) /
+           (int64_t)dtype_size(to_qkv->dtype);
+}
+
+enum status model_backward(struct model *m, const struct pass *pass,
+                           const struct model_hook *hook)
 {
     const struct tensor dx = pass_rows(pass, &m->acts.dx);
     const struct tensor dx_sequences = pass_sequences(pass, &m->acts.dx);
@@ -84,10 +94,12 @@ enum status model_backward(struct model *m, const struct pass *pass)
     for (int block = m->config.depth - 1; block >= 0; block--) {
         TRY(mlp_backward(m, pass, block));
         TRY(attention_backward(m, pass, block));
+        if (hook)
+            TRY(hook->gradients_ready(hook->context, first_gradient(m, block)));
     }
     if (dpositions.data)
         dpositions = tensor_rows(&dpositions, 0, pass->length);
     RUN_OP(OPS_EMBEDDING, m->dev, embedding_backward, &m->gradients.token_emb, &dpositions,
            &dx_sequences, &ids);
-    return OK;
+    return hook ? hook->gradients_ready(hook->context, 0) : OK;
 }

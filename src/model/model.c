@@ -7,10 +7,13 @@
 
 /* ---- memory ---- */
 
-static struct normed layout_normed(struct arena *arena, enum dtype real, int64_t n, int64_t width)
+static struct normed layout_normed(struct arena *arena, const struct model *m)
 {
+    const enum dtype real = m->dev->real, master = device_master(m->dev);
+    const int64_t n = m->max_rows, width = m->config.dim;
+
     return (struct normed){arena_tensor(arena, real, n, width), arena_tensor(arena, real, n, width),
-                           arena_tensor(arena, real, n, 1), arena_tensor(arena, real, n, 1)};
+                           arena_tensor(arena, master, n, 1), arena_tensor(arena, master, n, 1)};
 }
 
 static struct block_acts layout_block(struct arena *arena, const struct model *m)
@@ -19,11 +22,11 @@ static struct block_acts layout_block(struct arena *arena, const struct model *m
     const int64_t n = m->max_rows, width = m->config.dim, mlp = m->config.mlp_dim;
 
     return (struct block_acts){
-        .attn_in = layout_normed(arena, real, n, width),
+        .attn_in = layout_normed(arena, m),
         .qkv = arena_tensor(arena, real, n, 3 * width),
-        .lse = arena_tensor(arena, real, n, m->config.heads),
+        .lse = arena_tensor(arena, device_master(m->dev), n, m->config.heads),
         .att = arena_tensor(arena, real, n, width),
-        .mlp_in = layout_normed(arena, real, n, width),
+        .mlp_in = layout_normed(arena, m),
         .mlp_pre = arena_tensor(arena, real, n, mlp),
         .mlp_act = arena_tensor(arena, real, n, mlp),
     };
@@ -42,7 +45,7 @@ static void layout_activations(struct arena *arena, struct model *m)
         const bool shares = m->use == MODEL_GENERATE && block > 0;
         a->blocks[block] = shares ? a->blocks[0] : layout_block(arena, m);
     }
-    a->last = layout_normed(arena, real, n, width);
+    a->last = layout_normed(arena, m);
     a->branch = arena_tensor(arena, real, n, width);
     a->logits = arena_tensor(arena, real, m->logits_rows, m->config.vocab_size);
     a->losses = arena_tensor(arena, DTYPE_F32, n, 1);
@@ -61,16 +64,18 @@ static void layout_activations(struct arena *arena, struct model *m)
 /* Lay out everything; returns what each part takes. */
 static struct model_memory layout(struct model *m, struct arena *arena)
 {
-    const enum dtype real = m->dev->real;
+    const enum dtype real = m->dev->real, master = device_master(m->dev);
     struct model_memory memory = {0};
     size_t before = arena->used;
 
     if (!m->shares_weights)
-        m->flat_weights = arena_tensor(arena, real, m->table.flat_count, 1);
+        m->flat_weights = arena_tensor(arena, master, m->table.flat_count, 1);
+    if (!m->shares_weights && real != master)
+        m->flat_copy = arena_tensor(arena, real, m->table.flat_count, 1);
     memory.weights = arena->used - before;
     before = arena->used;
     if (m->use == MODEL_TRAIN)
-        m->flat_gradients = arena_tensor(arena, real, m->table.flat_count, 1);
+        m->flat_gradients = arena_tensor(arena, master, m->table.flat_count, 1);
     memory.gradients = arena->used - before;
     before = arena->used;
     layout_activations(arena, m);
@@ -162,17 +167,18 @@ enum status model_create(struct model **out, struct device *dev, const struct mo
     if (shared) {
         m->shares_weights = true;
         m->flat_weights = shared->flat_weights;
+        m->flat_copy = shared->flat_copy;
     }
     layout(m, &arena);
     TRY_GOTO(status, device_alloc(dev, arena.used, &m->memory), failed);
     m->memory_size = arena.used;
     arena = (struct arena){.base = m->memory};
     layout(m, &arena);
-    TRY_GOTO(status, model_params_create(&m->weights, &m->table, config->depth,
-                                         m->flat_weights.data, dev->real), failed);
+    const struct tensor *used = m->flat_copy.data ? &m->flat_copy : &m->flat_weights;
+    TRY_GOTO(status, model_params_create(&m->weights, &m->table, config->depth, used), failed);
     if (use == MODEL_TRAIN)
         TRY_GOTO(status, model_params_create(&m->gradients, &m->table, config->depth,
-                                             m->flat_gradients.data, dev->real), failed);
+                                             &m->flat_gradients), failed);
     const struct op_limits limits = limits_of(m);
     TRY_GOTO(status, device_reserve(dev, &limits), failed);
     *out = m;
@@ -211,6 +217,11 @@ struct tensor model_gradients(const struct model *m)
     return m->flat_gradients;
 }
 
+struct tensor model_compute_copy(const struct model *m)
+{
+    return m->flat_copy;
+}
+
 struct tensor model_sums(const struct model *m)
 {
     return m->acts.sums;
@@ -230,6 +241,13 @@ enum status model_init(struct model *m, uint64_t seed)
         free(values);
         TRY(status);
     }
+    return model_weights_changed(m);
+}
+
+enum status model_weights_changed(struct model *m)
+{
+    if (m->flat_copy.data)
+        RUN_OP(OPS_OPTIMIZER, m->dev, cast, &m->flat_copy, &m->flat_weights);
     return OK;
 }
 
@@ -346,14 +364,15 @@ static enum status classify(struct model *m, const struct pass *pass, double los
 }
 
 enum status model_train_batch(struct model *m, const struct model_batch *batch,
-                              const struct model_step *step, double loss_scale)
+                              const struct model_step *step, double loss_scale,
+                              const struct model_hook *hook)
 {
     const struct pass pass = pass_of(m, batch, step);
 
     TRY(upload_batch(m, batch));
     TRY(model_forward(m, &pass));
     TRY(classify(m, &pass, loss_scale));
-    return model_backward(m, &pass);
+    return model_backward(m, &pass, hook);
 }
 
 enum status model_evaluate_batch(struct model *m, const struct model_batch *batch)

@@ -15,7 +15,7 @@ enum model_use {
 
 /* Bytes on one device. */
 struct model_memory {
-    size_t weights, gradients, activations, cache, scratch;
+    size_t weights, gradients, activations, cache, scratch;     /* weights: with their copy */
 };
 
 struct model;
@@ -34,19 +34,26 @@ void model_destroy(struct model *model);
 
 const struct model_config *model_config(const struct model *model);
 const struct param_table *model_param_table(const struct model *model);
-/* The flat buffers, in the device's type; gradients have data NULL unless MODEL_TRAIN. */
+/* The flat buffers of weights and gradients, in the master type (kernels/ops.h); gradients have data
+ * NULL unless MODEL_TRAIN. */
 struct tensor model_weights(const struct model *model);
 struct tensor model_gradients(const struct model *model);
+/* The weights that are computed with, where they are of another type; else data is NULL. */
+struct tensor model_compute_copy(const struct model *model);
 
 /* Fresh weights from a seed. */
 enum status model_init(struct model *model, uint64_t seed);
 
 /* Copy one parameter-shaped part of a flat buffer (weights, gradients, moments) between the device
- * and float32 host memory of param->count elements. */
+ * and float32 host memory of param->count elements. After the last weight was set, call
+ * model_weights_changed(). */
 enum status model_set_param(struct model *model, const struct tensor *flat,
                             const struct param *param, const float *values);
 enum status model_get_param(struct model *model, const struct tensor *flat,
                             const struct param *param, float *values);
+
+/* Renew the compute copy. */
+enum status model_weights_changed(struct model *model);
 
 /* One micro-batch in host memory. */
 struct model_batch {
@@ -63,9 +70,17 @@ struct model_step {
 
 /* Set the sums below and all gradients to zero: the start of an optimizer step or an evaluation. */
 enum status model_begin(struct model *model);
-/* Forward and backward with dropout: gradients += d(sum of losses * loss_scale). */
+/* Told while a backward pass runs: all gradients of matrices from this element of the flat buffer on
+ * are queued; their all-reduce may begin. */
+struct model_hook {
+    enum status (*gradients_ready)(void *context, int64_t first);
+    void *context;
+};
+/* Forward and backward with dropout: gradients += d(sum of losses * loss_scale). `hook` may be
+ * NULL. */
 enum status model_train_batch(struct model *model, const struct model_batch *batch,
-                              const struct model_step *step, double loss_scale);
+                              const struct model_step *step, double loss_scale,
+                              const struct model_hook *hook);
 /* Forward without dropout. */
 enum status model_evaluate_batch(struct model *model, const struct model_batch *batch);
 /* Sums over the tokens since model_begin(): F64 (2) on the device, losses and hits. */

@@ -8,13 +8,14 @@
 
 /* A normalised residual stream: x, layernorm(x) and what its backward pass needs. All (N, C), (N). */
 struct normed {
-    struct tensor x, norm, mean, rstd;
+    struct tensor x, norm;
+    struct tensor mean, rstd;           /* master */
 };
 
 struct block_acts {
     struct normed attn_in;              /* (N, C) */
     struct tensor qkv;                  /* (N, 3C), after rotation */
-    struct tensor lse;                  /* (N * H), as (B, H, T) */
+    struct tensor lse;                  /* (N * H) master, as (B, H, T) */
     struct tensor att;                  /* (N, C) */
     struct normed mlp_in;               /* (N, C) */
     struct tensor mlp_pre, mlp_act;     /* (N, M): before and after GELU and dropout */
@@ -46,8 +47,9 @@ struct model {
     int64_t logits_rows;                /* rows of the classifier computed at a time */
     struct param_table table;
     struct model_params weights, gradients;
-    struct tensor flat_weights, flat_gradients;
-    bool shares_weights;                /* flat_weights belongs to another model */
+    struct tensor flat_weights, flat_gradients;     /* master */
+    struct tensor flat_copy;            /* real, of flat_weights; data NULL where they are the same */
+    bool shares_weights;                /* flat_weights and flat_copy belong to another model */
     struct acts acts;
     void *memory;                       /* one allocation for all */
     size_t memory_size;
@@ -73,6 +75,7 @@ struct tensor pass_heads(const struct pass *pass, const struct tensor *t, const 
 /* Up to the final layernorm. */
 enum status model_forward(struct model *model, const struct pass *pass);
 /* From d(final layernorm) in acts.dnorm down to the embeddings. */
-enum status model_backward(struct model *model, const struct pass *pass);
+enum status model_backward(struct model *model, const struct pass *pass,
+                           const struct model_hook *hook);
 
 #endif

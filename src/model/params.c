@@ -81,7 +81,6 @@ static void add_param(struct param_table *table, const struct row *row, int bloc
     param->init = row->init;
     param->decay = param->n_dims >= 2;
     param->count = param->shape[0] * param->shape[1];
-    param->offset = table->flat_count;
     param->block = block;
     param->field = row->field;
     if (block < 0)
@@ -89,7 +88,17 @@ static void add_param(struct param_table *table, const struct row *row, int bloc
     else
         snprintf(param->name, sizeof param->name, "blocks.%d.%s", block, row->name);
     table->n_parameters += param->count;
-    table->flat_count += (param->count + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+static void place_params(struct param_table *table, bool decayed)
+{
+    for (int i = 0; i < table->n_params; i++) {
+        struct param *param = &table->params[i];
+        if (param->decay != decayed)
+            continue;
+        param->offset = table->flat_count;
+        table->flat_count += (param->count + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    }
 }
 
 enum status param_table_create(struct param_table *table, const struct model_config *config)
@@ -106,6 +115,9 @@ enum status param_table_create(struct param_table *table, const struct model_con
             add_param(table, &block_rows[i], block, config);
     for (int i = 0; i < N_LAST; i++)
         add_param(table, &last_rows[i], -1, config);
+    place_params(table, true);
+    table->decay_count = table->flat_count;
+    place_params(table, false);
     return OK;
 }
 
@@ -151,7 +163,7 @@ void param_initial_values(const struct param_table *table, int index, uint64_t s
 }
 
 enum status model_params_create(struct model_params *params, const struct param_table *table,
-                                int depth, void *flat, enum dtype dtype)
+                                int depth, const struct tensor *flat)
 {
     *params = (struct model_params){.blocks = calloc((size_t)depth, sizeof *params->blocks)};
     if (!params->blocks)
@@ -160,8 +172,8 @@ enum status model_params_create(struct model_params *params, const struct param_
         const struct param *param = &table->params[i];
         char *owner = param->block < 0 ? (char *)params : (char *)&params->blocks[param->block];
         struct tensor *tensor = (struct tensor *)(owner + param->field);
-        *tensor = tensor_2d((char *)flat + (size_t)param->offset * dtype_size(dtype), dtype,
-                            param->shape[0], param->shape[1]);
+        *tensor = tensor_2d((char *)flat->data + (size_t)param->offset * dtype_size(flat->dtype),
+                            flat->dtype, param->shape[0], param->shape[1]);
     }
     return OK;
 }

@@ -28,14 +28,18 @@ struct param {
     int64_t shape[2];
     enum param_init init;
     bool decay;             /* weight decay: two dimensions or more */
-    int64_t offset, count;  /* elements in the flat buffer; gaps between parameters stay zero */
+    int64_t offset, count;  /* elements in the flat buffer */
     int block;              /* -1 outside the blocks */
     size_t field;           /* of struct block_params or struct model_params */
 };
 
+/* The flat buffer holds first the matrices, then the vectors, each in the order of the table, so that
+ * what is decayed is one range, and a backward pass completes the matrices' gradients from the end to
+ * the front. Gaps between parameters stay zero. */
 struct param_table {
     struct param *params;
     int n_params;
+    int64_t decay_count;    /* elements of the matrices' part */
     int64_t flat_count;     /* elements of the flat buffer, gaps included */
     int64_t n_parameters;   /* gaps not included: what "124M" counts */
 };
@@ -67,7 +71,7 @@ struct model_params {
 
 /* Point the tensors into a flat buffer laid out by the table. */
 enum status model_params_create(struct model_params *params, const struct param_table *table,
-                                int depth, void *flat, enum dtype dtype);
+                                int depth, const struct tensor *flat);
 void model_params_free(struct model_params *params);
 
 #endif

@@ -40,7 +40,7 @@ struct option {
     const char *placeholder;    /* of the value in the help: "N", "PATH"; NULL for bool flags */
     enum option_type type;
     size_t offset;              /* of the field in the settings struct */
-    const char *default_value;  /* in INI spelling; may be NULL for OPTION_ARGUMENT only */
+    const char *default_value;  /* in INI spelling; NULL: the field stays as it is */
     double min, max;            /* INT (to 2^53) and FLOAT; finite; inclusive, unless told: */
     bool above_min, below_max;  /* FLOAT: the bound itself is not allowed */
     const char *choices;        /* CHOICE: "a|b|c" */

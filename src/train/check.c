@@ -127,7 +127,7 @@ static enum status move_along_gradient(struct model *model, const float *gradien
             status = model_set_param(model, &weights, param, values);
         free(values);
     }
-    return status;
+    return status == OK ? model_weights_changed(model) : status;
 }
 
 static enum status read_gradients(struct model *model, float *gradients, double *squares)
@@ -161,7 +161,7 @@ static enum status self_test(struct run *run, struct device *dev, struct model *
 
     TRY(model_init(model, (uint64_t)run->config.run.seed));
     TRY(model_begin(model));
-    TRY(model_train_batch(model, batch, &step, 1 / tokens));
+    TRY(model_train_batch(model, batch, &step, 1 / tokens, NULL));
     TRY(device_download(dev, totals, sums.data, sizeof totals));
     const double loss = totals[0] / tokens;
     if (!(fabs(loss - uniform) < 0.2 * uniform + 0.1))

@@ -182,7 +182,8 @@ enum status checkpoint_load_weights(const struct checkpoint *c, struct model *mo
     const struct tensor weights = model_weights(model);
 
     TRY(compare_models(c, model_config(model)));
-    return load_flat(c, "", model, &weights);
+    TRY(load_flat(c, "", model, &weights));
+    return model_weights_changed(model);
 }
 
 enum status checkpoint_load_optimizer(const struct checkpoint *c, struct optimizer *optimizer)

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "base/log.h"
 #include "train/run.h"
 #include "train/stop.h"
 
@@ -79,7 +80,9 @@ static enum status report(struct rank *rank, const double totals[2], int64_t tok
     if (rank->worker->rank != 0)
         return OK;
     monitor_evaluation(run->monitor, &evaluation);
-    return is_best ? saves_write(&run->saves, SAVE_BEST, rank_content(rank)) : OK;
+    if (is_best && saves_write(&run->saves, SAVE_BEST, rank_content(rank)) != OK)
+        log_warning("not saved: %s", status_message());
+    return OK;
 }
 
 enum status rank_evaluate(struct rank *rank, bool *stopped)

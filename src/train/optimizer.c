@@ -1,61 +1,38 @@
 #include "train/optimizer.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 #include "base/arena.h"
 
-static void layout(struct optimizer *o, struct arena *arena, int64_t flat_count, enum dtype real)
+static void layout(struct optimizer *o, struct arena *arena, int64_t flat_count, enum dtype master)
 {
-    o->m = arena_tensor(arena, real, flat_count, 1);
-    o->v = arena_tensor(arena, real, flat_count, 1);
+    o->m = arena_tensor(arena, master, flat_count, 1);
+    o->v = arena_tensor(arena, master, flat_count, 1);
     o->norm = arena_tensor(arena, DTYPE_F64, 1, 1);
 }
 
-size_t optimizer_memory_plan(int64_t flat_count, enum dtype real)
+size_t optimizer_memory_plan(int64_t flat_count, enum dtype master)
 {
     struct optimizer o;
     struct arena measure = {0};
 
-    layout(&o, &measure, flat_count, real);
+    layout(&o, &measure, flat_count, master);
     return measure.used;
-}
-
-/* Runs of parameters that are decayed alike; the gaps between parameters are zero and stay zero. */
-static enum status make_segments(struct optimizer *o, const struct param_table *table)
-{
-    o->segments = calloc((size_t)table->n_params, sizeof *o->segments);
-    if (!o->segments)
-        return fail(ERR_NOMEM, "no memory for the optimizer's segments");
-    for (int i = 0; i < table->n_params; i++) {
-        const struct param *param = &table->params[i];
-        const int64_t end = i + 1 < table->n_params ? table->params[i + 1].offset
-                                                    : table->flat_count;
-        if (i == 0 || o->segments[o->n_segments - 1].decay != param->decay)
-            o->segments[o->n_segments++] = (struct adamw_segment){param->offset, 0, param->decay};
-        struct adamw_segment *segment = &o->segments[o->n_segments - 1];
-        segment->count = end - segment->offset;
-    }
-    return OK;
 }
 
 enum status optimizer_create(struct optimizer *o, struct device *dev, struct model *model,
                              const struct optimizer_config *config)
 {
     const struct param_table *table = model_param_table(model);
+    const enum dtype master = device_master(dev);
     struct arena arena = {0};
-    enum status status;
 
     *o = (struct optimizer){.model = model, .dev = dev, .config = *config};
-    o->memory_size = optimizer_memory_plan(table->flat_count, dev->real);
-    TRY_GOTO(status, make_segments(o, table), failed);
-    TRY_GOTO(status, device_alloc(dev, o->memory_size, &o->memory), failed);
+    o->memory_size = optimizer_memory_plan(table->flat_count, master);
+    TRY(device_alloc(dev, o->memory_size, &o->memory));
     arena.base = o->memory;
-    layout(o, &arena, table->flat_count, dev->real);
+    layout(o, &arena, table->flat_count, master);
     return OK;
-failed:
-    optimizer_free(o);
-    return status;
 }
 
 void optimizer_free(struct optimizer *o)
@@ -63,13 +40,13 @@ void optimizer_free(struct optimizer *o)
     if (!o->dev)
         return;
     device_free(o->dev, o->memory, o->memory_size);
-    free(o->segments);
     *o = (struct optimizer){0};
 }
 
 enum status optimizer_step(struct optimizer *o, int64_t step, double lr, double *grad_norm)
 {
     const struct tensor weights = model_weights(o->model), grads = model_gradients(o->model);
+    const struct tensor copy = model_compute_copy(o->model);
     double squares;
 
     RUN_OP(OPS_OPTIMIZER, o->dev, sum_of_squares, &o->norm, &grads);
@@ -87,10 +64,10 @@ enum status optimizer_step(struct optimizer *o, int64_t step, double lr, double 
         .beta2 = o->config.beta2,
         .epsilon = o->config.epsilon,
         .weight_decay = o->config.weight_decay,
+        .decay_count = model_param_table(o->model)->decay_count,
         .step = step,
         .grad_scale = limit > 0 && *grad_norm > limit ? limit / *grad_norm : 1,
     };
-    RUN_OP(OPS_OPTIMIZER, o->dev, adamw, &weights, &o->m, &o->v, &grads, o->segments,
-           o->n_segments, &adamw);
+    RUN_OP(OPS_OPTIMIZER, o->dev, adamw, &weights, &o->m, &o->v, &grads, &copy, &adamw);
     return OK;
 }

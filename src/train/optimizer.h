@@ -14,16 +14,14 @@ struct optimizer {
     struct model *model;
     struct device *dev;
     struct optimizer_config config;
-    struct tensor m, v;         /* flat, as the model's weights */
+    struct tensor m, v;         /* flat, master, as the model's weights */
     struct tensor norm;         /* (1) F64, the sum of squares */
-    struct adamw_segment *segments;
-    int n_segments;
     void *memory;
     size_t memory_size;
 };
 
 /* Bytes of m and v for a flat buffer of `flat_count` elements of this type. */
-size_t optimizer_memory_plan(int64_t flat_count, enum dtype real);
+size_t optimizer_memory_plan(int64_t flat_count, enum dtype master);
 
 /* Moments start at zero. */
 enum status optimizer_create(struct optimizer *optimizer, struct device *dev, struct model *model,

@@ -141,11 +141,13 @@ enum status plan_memory(struct plan_memory *out, const struct device *dev,
                         int micro_batch)
 {
     struct model_memory generation;
+    struct param_table table;
 
     *out = (struct plan_memory){0};
     TRY(model_memory_plan(&out->model, dev, model, micro_batch, MODEL_TRAIN, false));
-    out->optimizer = optimizer_memory_plan(
-        (int64_t)(out->model.weights / dtype_size(dev->real)), dev->real);
+    TRY(param_table_create(&table, model));
+    out->optimizer = optimizer_memory_plan(table.flat_count, device_master(dev));
+    param_table_free(&table);
     if (config->evaluation.generate_samples && dev->index == 0) {
         TRY(model_memory_plan(&generation, dev, model, 1, MODEL_GENERATE, true));
         out->generation = generation.activations + generation.cache;

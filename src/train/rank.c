@@ -107,7 +107,7 @@ static enum status accumulate(struct rank *rank, double loss_scale)
         const struct model_step step = {(uint64_t)run->config.run.seed,
                                         (uint32_t)rank->progress.step, in_batch};
         load_windows(rank, rank->progress.position + in_batch);
-        TRY(model_train_batch(rank->model, &batch, &step, loss_scale));
+        TRY(model_train_batch(rank->model, &batch, &step, loss_scale, NULL));
     }
     return OK;
 }

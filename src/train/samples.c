@@ -24,7 +24,7 @@ static enum status write_sample(struct rank *rank, uint32_t number, char *text)
     const enum status status = generator_append(rank->generator, start.ids, start.count);
     prompt_free(&start);
     TRY(status);
-    text_stream_start(&stream, &rank->run->data.tokenizer, false);
+    text_stream_start(&stream, &rank->run->data.tokenizer, true);
     for (int64_t i = 0; i < config->evaluation.sample_length; i++) {
         int32_t id;
         TRY(generator_next(rank->generator, &sampling, &id));

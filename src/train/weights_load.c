@@ -90,5 +90,5 @@ enum status weights_load(const char *path, struct model *model)
     for (int i = 0; i < table->n_params && status == OK; i++)
         status = load_param(&file, path, model, &table->params[i]);
     safetensors_close(&file);
-    return status;
+    return status == OK ? model_weights_changed(model) : status;
 }

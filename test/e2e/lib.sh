@@ -13,6 +13,7 @@ if [ $# -ne 1 ] || [ ! -x "$1/trainer" ]; then
     exit 2
 fi
 PATH=$(cd "$1" && pwd):$PATH
+export LC_ALL=C UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1}
 here=$(cd "$(dirname "$0")" && pwd)
 test_data=$here/../data
 work=$(mktemp -d "${TMPDIR:-/tmp}/octet.XXXXXX")

@@ -157,10 +157,10 @@ static void mask_attention(double rate, const struct part *part, int64_t length)
             const double kept = attention_mask(rate, part->first + window, length, time, h, key) /
                                 (double)(time + 1);
             const int64_t key_token = window * length + key;
-            out[i * HEAD_SIZE + key] = rounded(kept);
-            /* lse came through memory as a float32 */
+            out[i * HEAD_SIZE + key] = (struct number){kept, 4 * kept};
+            /* lse came through memory, and e^-lse and the factor are rounded. */
             dqkv[((key_token * 3 + 2) * HEADS + h) * HEAD_SIZE + time] = (struct number){
-                kept, kept * (2 + lse[row].value)};
+                kept, kept * (6 + lse[row].value)};
         }
     }
     trial_run(&t);

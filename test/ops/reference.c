@@ -63,12 +63,12 @@ void reference_layernorm_forward(struct number *out, struct number *mean, struct
         struct number total = exact(0), variance = exact(0);
         for (int64_t c = 0; c < width; c++)
             accumulate(&total, x[c]);
-        mean[row] = scaled(total, 1 / (double)width);
+        mean[row] = divide(total, exact((double)width));
         for (int64_t c = 0; c < width; c++) {
             const struct number distance = subtract(x[c], mean[row]);
             accumulate(&variance, multiply(distance, distance));
         }
-        variance = scaled(variance, 1 / (double)width);
+        variance = divide(variance, exact((double)width));
         rstd[row] = divide(exact(1), square_root(add(variance, exact(1e-5))));
         for (int64_t c = 0; c < width; c++) {
             const struct number normal = multiply(subtract(x[c], mean[row]), rstd[row]);
@@ -94,8 +94,8 @@ void reference_layernorm_backward(struct number *dx, struct number *dweight, str
             accumulate(&total, dnormal[c]);
             accumulate(&along, multiply(dnormal[c], normal[c]));
         }
-        total = scaled(total, 1 / (double)width);
-        along = scaled(along, 1 / (double)width);
+        total = divide(total, exact((double)width));
+        along = divide(along, exact((double)width));
         for (int64_t c = 0; c < width; c++) {
             const struct number part = subtract(subtract(dnormal[c], total),
                                                 multiply(normal[c], along));
@@ -154,7 +154,7 @@ void reference_gelu_forward(struct number *out, const struct number *x, int64_t 
             const int64_t i = row * width + c;
             out[i] = multiply(x[i], normal_cumulative(x[i]));
             if (dropout->rate > 0)
-                out[i] = scaled(out[i], reference_dropout(dropout, row, c, width));
+                out[i] = multiply(out[i], rounded(reference_dropout(dropout, row, c, width)));
         }
 }
 
@@ -167,7 +167,7 @@ void reference_gelu_backward(struct number *dx, const double *dout, const double
             const struct number at = exact(x[i]);
             dx[i] = scaled(add(normal_cumulative(at), multiply(at, normal_density(at))), dout[i]);
             if (dropout->rate > 0)
-                dx[i] = scaled(dx[i], reference_dropout(dropout, row, c, width));
+                dx[i] = multiply(dx[i], rounded(reference_dropout(dropout, row, c, width)));
         }
 }
 
@@ -179,7 +179,7 @@ void reference_add_dropout(struct number *out, const double *a, const double *b,
             const int64_t i = row * width + c;
             out[i] = exact(b[i]);
             if (dropout->rate > 0)
-                out[i] = scaled(out[i], reference_dropout(dropout, row, c, width));
+                out[i] = multiply(out[i], rounded(reference_dropout(dropout, row, c, width)));
             if (a)
                 out[i] = add(out[i], exact(a[i]));
         }
@@ -260,8 +260,8 @@ void reference_attention_forward(struct number *out, struct number *lse, const d
                     row[c] = exact(0);
                 for (int64_t j = 0; j <= t; j++) {
                     const double *v = sequence + (j * 3 * H + 2 * H + h) * D;
-                    const struct number kept =
-                        scaled(p[j], attention_dropout(dropout, s, b, h, t, j));
+                    const struct number kept = multiply(
+                        p[j], rounded(attention_dropout(dropout, s, b, h, t, j)));
                     for (int64_t c = 0; c < D; c++)
                         accumulate(&row[c], scaled(kept, v[c]));
                 }
@@ -282,14 +282,14 @@ static void query_backward(struct number *dqkv, struct number *p, struct number 
 
     for (int64_t j = 0; j <= t; j++) {
         const int64_t k = sequence + (j * 3 * H + H + h) * D, v = k + H * D;
-        const double factor = attention_dropout(dropout, s, b, h, t, j);
+        const struct number factor = rounded(attention_dropout(dropout, s, b, h, t, j));
         p[j] = exponential(subtract(score(qkv + q, qkv + k, D), rounded(lse)));
         dp[j] = exact(0);
         for (int64_t c = 0; c < D; c++)
             accumulate(&dp[j], multiply(exact(dout[c]), exact(qkv[v + c])));
-        dp[j] = scaled(dp[j], factor);
+        dp[j] = multiply(dp[j], factor);
         accumulate(&delta, multiply(p[j], dp[j]));
-        const struct number kept = scaled(p[j], factor);
+        const struct number kept = multiply(p[j], factor);
         for (int64_t c = 0; c < D; c++)
             accumulate(&dqkv[v + c], scaled(kept, dout[c]));
     }
@@ -386,8 +386,8 @@ void reference_cross_entropy(struct number *losses, struct number *hits, struct 
     free(p);
 }
 
-/* Long sums of whatever order are off by the square root of their length, as random walks are; the
- * reference itself must not be. */
+/* Long sums are off by some square roots of their length, as random walks are; the reference itself
+ * must not be. */
 void reference_sum(struct number *out, const double *x, int64_t n)
 {
     long double total = out->value, size = fabs(out->value);
@@ -396,7 +396,7 @@ void reference_sum(struct number *out, const double *x, int64_t n)
         total += x[i];
         size += fabs(x[i]);
     }
-    *out = (struct number){(double)total, (double)size * sqrt((double)n)};
+    *out = (struct number){(double)total, 4 * (double)size * sqrt((double)n)};
 }
 
 void reference_sum_of_squares(struct number *out, const double *x, int64_t n)
@@ -405,7 +405,7 @@ void reference_sum_of_squares(struct number *out, const double *x, int64_t n)
 
     for (int64_t i = 0; i < n; i++)
         total += (long double)x[i] * x[i];
-    *out = (struct number){(double)total, (double)total * sqrt((double)n)};
+    *out = (struct number){(double)total, 4 * (double)total * sqrt((double)n)};
 }
 
 void reference_adamw(struct number *weights, struct number *m, struct number *v,
@@ -423,9 +423,10 @@ void reference_adamw(struct number *weights, struct number *m, struct number *v,
                        multiply(multiply(g, g), rounded(1 - step->beta2)));
             const struct number m_hat = multiply(m[i], rounded(1 / (1 - pow(step->beta1, t))));
             const struct number v_hat = multiply(v[i], rounded(1 / (1 - pow(step->beta2, t))));
-            struct number update = divide(m_hat, add(square_root(v_hat), rounded(step->epsilon)));
-            if (segments[s].decay)
-                update = add(update, multiply(weights[i], rounded(step->weight_decay)));
-            weights[i] = subtract(weights[i], multiply(update, rounded(step->lr)));
+            const struct number update = divide(m_hat, add(square_root(v_hat),
+                                                           rounded(step->epsilon)));
+            const double decay = segments[s].decay ? step->lr * step->weight_decay : 0;
+            weights[i] = subtract(multiply(weights[i], rounded(1 - decay)),
+                                  multiply(update, rounded(step->lr)));
         }
 }

@@ -78,17 +78,19 @@ static enum status find(const struct safetensors *st, const char *path, const ch
 static enum status list(char **args)
 {
     struct safetensors st;
+    enum status status = OK;
 
     TRY(safetensors_open(&st, args[0]));
-    for (int i = 0; i < st.n_entries; i++) {
+    for (int i = 0; i < st.n_entries && status == OK; i++) {
         const struct safetensors_entry *entry = &st.entries[i];
         printf("%s %s", entry->name, dtype_name(entry->dtype));
         for (int dim = 0; dim < entry->n_dims; dim++)
             printf(" %" PRId64, entry->shape[dim]);
         printf("\n");
+        status = safetensors_verify(&st, args[0], entry);
     }
     safetensors_close(&st);
-    return OK;
+    return status;
 }
 
 static enum status metadata(char **args)
@@ -312,7 +314,7 @@ static const struct command {
     enum status (*run)(char **args);    /* those left out are NULL */
     const char *usage;
 } commands[] = {
-    {"list", 1, 1, list, "FILE: name, type and dimensions of each tensor"},
+    {"list", 1, 1, list, "FILE: name, type and dimensions of each tensor; checksums are verified"},
     {"metadata", 2, 2, metadata, "FILE KEY: one text of the metadata"},
     {"values", 2, 2, values, "FILE NAME: the numbers of a tensor, one a line"},
     {"data-offset", 1, 1, data_offset, "FILE: the first byte of the first tensor"},

@@ -116,8 +116,15 @@ static void parameter_table(void)
     CHECK(param_find(&table, "blocks.12.ff.net.3.bias") == NULL);
     CHECK(param_find(&table, "pos_emb.weight")->decay);
     CHECK(!param_find(&table, "norm.weight")->decay);
-    for (int i = 1; i < table.n_params; i++)
-        CHECK(table.params[i].offset >= table.params[i - 1].offset + table.params[i - 1].count);
+    for (int i = 0; i < table.n_params; i++) {
+        const struct param *a = &table.params[i];
+        CHECK(a->decay == (a->offset < table.decay_count));
+        CHECK(a->offset % 64 == 0 && a->offset + a->count <= table.flat_count);
+        for (int j = 0; j < i; j++) {
+            const struct param *b = &table.params[j];
+            CHECK(a->offset >= b->offset + b->count || b->offset >= a->offset + a->count);
+        }
+    }
     param_table_free(&table);
 }
 
