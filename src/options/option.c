@@ -10,7 +10,8 @@ void options_default(const struct option_table *table, void *settings)
 {
     /* A row that refuses its own default is a fault of the program, which its unit test finds. */
     for (int i = 0; i < table->n_rows; i++)
-        (void)option_value_set(&table->rows[i], settings, table->rows[i].default_value);
+        if (table->rows[i].default_value || table->rows[i].type == OPTION_ARGUMENT)
+            (void)option_value_set(&table->rows[i], settings, table->rows[i].default_value);
 }
 
 enum status options_set(const struct option_table *table, void *settings, const char *assignment)

@@ -107,7 +107,7 @@ void check_attention(void)
     static const struct attention_size sizes[] = {
         {1, 1, 1, 2, 0}, {2, 3, 2, 6, 0.5}, {1, 17, 3, 32, 0.1}, {3, 33, 1, 6, 0.2},
         {1, 64, 1, 128, 0.1}, {2, 65, 2, 32, 0.1}, {1, 100, 1, 64, 0.3}, {2, 129, 3, 2, 0.1},
-        {1, 200, 1, 6, 0.1},
+        {1, 200, 1, 6, 0.1}, {1, 150, 1, 128, 0.1},
     };
     static const struct {
         struct attention_size size;

@@ -1,0 +1,89 @@
+/* cuda.h - a GPU as a device: one compute stream, one collective stream, cuBLASLt.
+ *
+ * Only src/device/cuda*, src/comm/comm_nccl* and kernels/cuda include this file. */
+#ifndef OCTET_DEVICE_CUDA_H
+#define OCTET_DEVICE_CUDA_H
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+
+#include "device/device.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct cuda_matmul_cache;
+
+struct cuda_device {
+    struct device base;
+    int ordinal;                /* as the CUDA runtime counts visible GPUs */
+    cudaStream_t stream;        /* everything but collectives */
+    cudaStream_t comm_stream;   /* collectives; highest priority */
+    cublasLtHandle_t cublas;
+    void *workspace;            /* of cuBLASLt */
+    size_t workspace_size;
+    struct cuda_matmul_cache *matmuls;
+    void *scratch;              /* of the kernels: at least scratch_size bytes, 256-aligned */
+    size_t scratch_size;
+    int n_sms;                  /* multiprocessors */
+    bool deterministic;         /* product algorithms by heuristic order, not by timing */
+};
+
+static inline struct cuda_device *cuda_device(struct device *dev)
+{
+    return (struct cuda_device *)dev;
+}
+static inline cudaStream_t cuda_stream(struct device *dev)
+{
+    return cuda_device(dev)->stream;
+}
+
+/* GPUs that the runtime sees; 0 without a driver. */
+int cuda_device_count(void);
+/* ERR_DEVICE names the GPU and the call that failed. `real`: F32, BF16 or F16. */
+enum status cuda_device_create(struct device **out, int ordinal, enum dtype real,
+                               bool deterministic);
+
+/* Record "GPU 3 (NAME): CALL: cudaGetErrorString" and return ERR_DEVICE. */
+enum status cuda_fail(const struct device *dev, const char *call, cudaError_t error);
+
+#define CUDA_TRY(dev, call)                                     \
+    do {                                                        \
+        const cudaError_t cuda_error = (call);                  \
+        if (cuda_error != cudaSuccess)                          \
+            return cuda_fail((dev), #call, cuda_error);         \
+    } while (0)
+
+/* After LAUNCH: the status of the launch itself. */
+static inline enum status cuda_launched(struct device *dev, const char *op)
+{
+    const cudaError_t error = cudaGetLastError();
+    return error == cudaSuccess ? OK : cuda_fail(dev, op, error);
+}
+
+/* Bytes of device scratch that the kernels need for these limits: the largest cuda_*_scratch() of the
+ * families in kernels/cuda/cuda_ops.h. */
+size_t cuda_kernel_scratch(const struct op_limits *limits, enum dtype real);
+
+/* out (m, n) = a (m, k) b (k, n) (+ bias, one for each column) (+ out), all row-major, `transpose`
+ * meaning that the stored matrix is the other way round. Products and sums in float32. */
+struct cuda_matmul {
+    bool transpose_a, transpose_b;
+    bool accumulate;            /* out += */
+    int64_t m, n, k;
+    const struct tensor *a, *b; /* of the same type */
+    const struct tensor *out;   /* of that type, or F32 */
+    const struct tensor *bias;  /* of out's type; NULL: none */
+};
+/* Descriptors and the algorithm of a shape are made once, at its first use. */
+enum status cuda_matmul(struct device *dev, const struct cuda_matmul *product);
+void cuda_matmul_cache_free(struct cuda_matmul_cache *cache);
+
+/* The table of CUDA kernels (kernels/cuda/table.c). */
+const struct op_table *cuda_ops(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
