@@ -177,7 +177,7 @@ static void report(struct bench *bench, const struct plan_memory *memory, double
 
     qsort(bench->seconds, (size_t)n, sizeof *bench->seconds, compare);
     const double median = bench->seconds[n / 2];
-    const double plan = (double)memory->total * bench->run.devices.n_workers;
+    const double plan = (double)plan_memory_total(memory, bench->run.devices.n_workers);
     printf("model %d/%d/%d/%d, vocabulary %d, %lld windows of %d tokens; %d x %s\n", m->dim,
            m->depth, m->heads, m->mlp_dim, m->vocab_size,
            (long long)bench->run.batch.global_batch, m->max_seq_len,
@@ -200,7 +200,7 @@ static void report(struct bench *bench, const struct plan_memory *memory, double
 
 int main(int argc, char **argv)
 {
-    struct bench bench = {0};
+    struct bench bench = {.run = {.locks = {-1, -1}}};
     struct command_line line = {0};
     struct plan_memory memory;
     enum status status;

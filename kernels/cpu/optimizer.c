@@ -56,6 +56,7 @@ struct adamw {
     const real *grads;
     int64_t n, decay_count;
     real beta1, beta2, epsilon, grad_scale;
+    real new1, new2;            /* 1 - beta: worked out of the rounded beta it would lose digits */
     real step_size;             /* lr / (1 - beta1^t) */
     real v_scale;               /* 1 / sqrt(1 - beta2^t) */
     real keep;                  /* 1 - lr * weight_decay */
@@ -69,8 +70,8 @@ static void adamw_range(const struct adamw *a, int64_t first, int64_t end, real 
     VECTOR
     for (int64_t i = first; i < end; i++) {
         const real g = grads[i] * a->grad_scale;
-        m[i] = a->beta1 * m[i] + (1 - a->beta1) * g;
-        v[i] = a->beta2 * v[i] + (1 - a->beta2) * g * g;
+        m[i] = a->beta1 * m[i] + a->new1 * g;
+        v[i] = a->beta2 * v[i] + a->new2 * g * g;
 #ifdef CPU_REAL_DOUBLE
         const real root = sqrt(v[i]);
 #else
@@ -106,6 +107,8 @@ static enum status adamw(struct device *dev, const struct tensor *weights, const
         .decay_count = step->decay_count,
         .beta1 = (real)step->beta1,
         .beta2 = (real)step->beta2,
+        .new1 = (real)(1 - step->beta1),
+        .new2 = (real)(1 - step->beta2),
         .epsilon = (real)step->epsilon,
         .grad_scale = (real)step->grad_scale,
         .step_size = (real)(step->lr / (1 - pow(step->beta1, t))),

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/log.h"
+#include "base/resource.h"
 #include "base/status.h"
 #include "data/prepare.h"
 #include "options/option.h"
@@ -10,9 +11,6 @@
 static const char program[] = "prepare";
 
 static const struct option_table *const tables[] = {&prepare_options};
-
-/* Where datasets/sample.txt may lie: here, in the source tree, where it was installed. */
-static const char *const sample_folders[] = {"", OCTET_SOURCE_DIR, OCTET_DATA_DIR, NULL};
 
 static volatile sig_atomic_t stop_signal;
 
@@ -59,7 +57,7 @@ static enum status run(int argc, char **argv)
     options_default(&prepare_options, &settings);
     TRY_GOTO(status, command_line_apply(&line, &prepare_options, &settings), done);
     catch_signals();
-    status = prepare_run(&settings, sample_folders, &stop_signal);
+    status = prepare_run(&settings, resource_folders(), &stop_signal);
 
 done:
     command_line_free(&line);

@@ -7,10 +7,29 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
+
+/* A name that can't be is the user's to mend; a disk that fails is not. */
+static enum status status_of_name(int error)
+{
+    switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+    case EISDIR:
+    case EACCES:
+    case EPERM:
+    case EROFS:
+    case ELOOP:
+    case ENAMETOOLONG:
+        return ERR_INVALID;
+    default:
+        return ERR_IO;
+    }
+}
 
 static int open_retrying(const char *path, int flags)
 {
@@ -42,7 +61,8 @@ static enum status check_replaceable(const char *path)
     if (path[0] == '\0')
         return fail(ERR_INVALID, "cannot write a file without a name: expected a path");
     if (stat(path, &info) != 0)
-        return errno == ENOENT ? OK : fail_errno(ERR_IO, "%s: cannot be written", path);
+        return errno == ENOENT ? OK : fail_errno(status_of_name(errno), "%s: cannot be written",
+                                                 path);
     if (S_ISDIR(info.st_mode))
         return fail(ERR_INVALID, "%s: is a folder, expected the name of a file to write", path);
     if (!S_ISREG(info.st_mode))
@@ -97,7 +117,7 @@ enum status atomic_file_open(struct atomic_file *file, const char *path, uint64_
     unlink(file->temporary);
     file->fd = open_retrying(file->temporary, O_WRONLY | O_CREAT | O_EXCL);
     if (file->fd < 0) {
-        status = fail_errno(ERR_IO, "%s: cannot create", file->temporary);
+        status = fail_errno(status_of_name(errno), "%s: cannot create files in its folder", path);
         goto failed;
     }
     if (reserve > 0) {
@@ -228,7 +248,7 @@ enum status mapped_file_open(struct mapped_file *file, const char *path)
     /* O_NONBLOCK: a pipe is refused below, not waited for. */
     const int fd = open_retrying(path, O_RDONLY | O_NONBLOCK);
     if (fd < 0)
-        return fail_errno(ERR_IO, "%s: cannot open", path);
+        return fail_errno(status_of_name(errno), "%s: cannot open", path);
     if (fstat(fd, &info) != 0) {
         status = fail_errno(ERR_IO, "%s: cannot read its size", path);
     } else if (!S_ISREG(info.st_mode)) {
@@ -262,13 +282,13 @@ static enum status create_one_folder(const char *path)
         if (mkdir(path, 0777) == 0)
             return OK;
         if (errno != EEXIST)
-            return fail_errno(ERR_IO, "%s: cannot create the folder", path);
+            return fail_errno(status_of_name(errno), "%s: cannot create the folder", path);
         /* Another process was faster, or the name is a link to nothing. */
         if (stat(path, &info) != 0)
-            return fail_errno(ERR_IO, "%s: cannot create the folder", path);
+            return fail_errno(status_of_name(errno), "%s: cannot create the folder", path);
     }
     if (!S_ISDIR(info.st_mode))
-        return fail(ERR_IO, "%s: cannot create the folder: a file has this name", path);
+        return fail(ERR_INVALID, "%s: cannot create the folder: a file has this name", path);
     return OK;
 }
 
@@ -300,13 +320,70 @@ enum status folder_check_writable(const char *path)
         return fail(ERR_NOMEM, "%s: not enough memory to try the folder", path);
     const int fd = mkostemp(name, O_CLOEXEC);
     if (fd < 0) {
-        status = fail_errno(ERR_IO, "%s: cannot create files in this folder", path);
+        status = fail_errno(status_of_name(errno), "%s: cannot create files in this folder", path);
     } else {
         close(fd);
         unlink(name);
     }
     free(name);
     return status;
+}
+
+/* The process that holds the lock, as /proc/locks lists it by the folder's inode; 0: not found. */
+static long lock_holder(const struct stat *folder)
+{
+    FILE *locks = fopen("/proc/locks", "re");
+    char line[256];
+    long holder = 0;
+
+    while (locks && holder == 0 && fgets(line, sizeof line, locks)) {
+        unsigned long long inode;
+        long pid;
+        if (sscanf(line, "%*s FLOCK %*s %*s %ld %*x:%*x:%llu", &pid, &inode) == 2 &&
+            inode == folder->st_ino)
+            holder = pid;
+    }
+    if (locks)
+        fclose(locks);
+    return holder;
+}
+
+enum status folder_lock(const char *path, int *lock)
+{
+    struct stat info;
+
+    *lock = open_retrying(path, O_RDONLY | O_DIRECTORY);
+    if (*lock < 0)
+        return fail_errno(status_of_name(errno), "%s: cannot open the folder", path);
+    if (flock(*lock, LOCK_EX | LOCK_NB) == 0)
+        return OK;
+    /* Some network file systems have no locks; then nothing is promised. */
+    if (errno != EWOULDBLOCK)
+        return OK;
+    const long holder = fstat(*lock, &info) == 0 ? lock_holder(&info) : 0;
+    close(*lock);
+    *lock = -1;
+    return fail(ERR_INVALID, "%s: in use by another run (process %ld): wait for it, or choose "
+                "another folder", path, holder);
+}
+
+void folder_unlock(int lock)
+{
+    if (lock >= 0)
+        close(lock);
+}
+
+enum status folder_create_new(char *path, size_t size)
+{
+    const size_t length = strlen(path);
+
+    for (int n = 2; mkdir(path, 0777) != 0; n++) {
+        if (errno != EEXIST)
+            return fail_errno(status_of_name(errno), "%s: cannot create the folder", path);
+        if (snprintf(path + length, size - length, "-%d", n) >= (int)(size - length))
+            return fail(ERR_INVALID, "%s: the name is too long", path);
+    }
+    return OK;
 }
 
 enum status folder_free_bytes(const char *path, uint64_t *bytes)

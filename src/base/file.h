@@ -47,7 +47,14 @@ void mapped_file_close(struct mapped_file *file);
 
 /* Create a folder and its parents; fine when it exists. */
 enum status folder_create(const char *path);
-/* ERR_IO unless files can be created in this folder (tried by creating one). */
+/* Create a folder that was not there: "-2", "-3", ... is put behind `path` (a buffer of `size` bytes)
+ * until the name is free. */
+enum status folder_create_new(char *path, size_t size);
+/* Keep other runs out of a folder until unlocked, or until the process ends. ERR_INVALID names the
+ * process that has it. *lock is -1 after an error, which folder_unlock() accepts. */
+enum status folder_lock(const char *path, int *lock);
+void folder_unlock(int lock);
+/* ERR_INVALID or ERR_IO unless files can be created in this folder (tried by creating one). */
 enum status folder_check_writable(const char *path);
 /* Bytes free for this user on the file system that holds `path`. */
 enum status folder_free_bytes(const char *path, uint64_t *bytes);

@@ -1,33 +1,47 @@
 #include "base/resource.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/file.h"
 
-enum status resource_find(const char *path, char **found)
+const char *const *resource_folders(void)
 {
-    static const char *const folders[] = {OCTET_DATA_DIR, OCTET_SOURCE_DIR};
+    static char installed[PATH_MAX + 16], beside[PATH_MAX + 16];
+    static const char *const folders[] = {"", installed, beside, OCTET_DATA_DIR, NULL};
+    char program[PATH_MAX];
+    const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
 
-    *found = strdup(path);
-    if (!*found)
-        return fail(ERR_NOMEM, "no memory to look for %s", path);
-    if (file_exists(*found))
-        return OK;
-    for (size_t i = 0; path[0] != '/' && i < sizeof folders / sizeof *folders; i++) {
-        free(*found);
-        if (asprintf(found, "%s/%s", folders[i], path) < 0) {
+    program[length > 0 ? length : 0] = '\0';
+    char *slash = strrchr(program, '/');
+    if (slash)
+        *slash = '\0';
+    snprintf(installed, sizeof installed, "%s/../share/octet", slash ? program : ".");
+    snprintf(beside, sizeof beside, "%s/..", slash ? program : ".");
+    return folders;
+}
+
+enum status resource_find(const char *path, const char *const *folders, char **found)
+{
+    static const char *const here[] = {"", NULL};
+    char tried[2048] = "";
+
+    if (path[0] == '/')
+        folders = here;
+    for (; *folders; folders++) {
+        if (asprintf(found, "%s%s%s", *folders, **folders ? "/" : "", path) < 0) {
             *found = NULL;
             return fail(ERR_NOMEM, "no memory to look for %s", path);
         }
         if (file_exists(*found))
             return OK;
+        const size_t length = strlen(tried);
+        snprintf(tried + length, sizeof tried - length, "%s%s", length ? ", " : "", *found);
+        free(*found);
+        *found = NULL;
     }
-    free(*found);
-    *found = NULL;
-    if (path[0] == '/')
-        return fail(ERR_INVALID, "%s: no such file", path);
-    return fail(ERR_INVALID, "%s: no such file, neither here nor in %s or %s", path, folders[0],
-                folders[1]);
+    return fail(ERR_INVALID, "%s: no such file (looked for %s)", path, tried);
 }

@@ -4,9 +4,13 @@
 
 #include "base/status.h"
 
-/* Where `path` ("config/default.ini") is: as it stands, or else, for a relative path, below the
- * folder the program was installed to, or the source tree it was built from. ERR_INVALID names the
- * places that were looked at. The caller frees *found. */
-enum status resource_find(const char *path, char **found);
+/* Folders that such files may lie below, NULL-ended: the current one (""), share/octet beside the
+ * program's own folder (installed), the parent of the program's folder (a build folder in the source
+ * tree), share/octet where `meson install` was told to put it. */
+const char *const *resource_folders(void);
+
+/* The first of `folders` that has `path` ("config/default.ini"); an absolute path is taken as it is.
+ * ERR_INVALID names the places that were looked at. The caller frees *found. */
+enum status resource_find(const char *path, const char *const *folders, char **found);
 
 #endif

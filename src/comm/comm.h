@@ -9,9 +9,12 @@
 struct comm;
 
 struct comm_ops {
-    const char *name;           /* "self", "local", "nccl" */
-    /* Sum over the ranks, in rank order, in place; F32 or F64. */
+    const char *name;           /* "self", "local", "nccl", "loopback" */
+    /* Sum over the ranks, in place; F32 or F64. It is queued behind what the device has queued so
+     * far, and x is not to be touched before wait(): work queued in between may run beside it. */
     enum status (*all_reduce)(struct comm *comm, const struct tensor *x);
+    /* Return when the collectives so far are done; ERR_COMM if they never will be. */
+    enum status (*wait)(struct comm *comm);
     void (*destroy)(struct comm *comm);
 };
 
@@ -34,6 +37,10 @@ enum status comm_local_create(struct comm **out, struct comm_group *group, int r
 static inline enum status comm_all_reduce(struct comm *comm, const struct tensor *x)
 {
     return comm->ops->all_reduce(comm, x);
+}
+static inline enum status comm_wait(struct comm *comm)
+{
+    return comm->ops->wait(comm);
 }
 /* NULL is fine. */
 static inline void comm_destroy(struct comm *comm)

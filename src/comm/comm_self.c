@@ -9,12 +9,19 @@ static enum status self_all_reduce(struct comm *comm, const struct tensor *x)
     return OK;
 }
 
+/* all_reduce() leaves nothing to wait for. */
+static enum status self_wait(struct comm *comm)
+{
+    (void)comm;
+    return OK;
+}
+
 static void self_destroy(struct comm *comm)
 {
     free(comm);
 }
 
-static const struct comm_ops self_ops = {"self", self_all_reduce, self_destroy};
+static const struct comm_ops self_ops = {"self", self_all_reduce, self_wait, self_destroy};
 
 enum status comm_self_create(struct comm **out)
 {

@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/resource.h"
 #include "base/rng.h"
 #include "data/byte_progress.h"
 #include "data/source_text.h"
@@ -75,27 +76,6 @@ static const char *base_name(const char *path)
 
 /* ---- The source ---- */
 
-/* The first of the folders that has the sample; the caller frees *path. */
-static enum status find_sample(char **path, const char *const *folders)
-{
-    char tried[768] = "";
-
-    for (; *folders; folders++) {
-        if (asprintf(path, "%s%s" SAMPLE, *folders, **folders ? "/" : "") < 0) {
-            *path = NULL;
-            return fail(ERR_NOMEM, "out of memory for a file name");
-        }
-        if (file_exists(*path))
-            return OK;
-        const size_t length = strlen(tried);
-        snprintf(tried + length, sizeof tried - length, "%s%s", length ? ", " : "", *path);
-        free(*path);
-        *path = NULL;
-    }
-    return fail(ERR_INVALID, "no sample text (looked for %s): give a text with --custom-text FILE",
-                tried);
-}
-
 static enum status open_source(struct preparation *p, const char *const *folders,
                                const volatile sig_atomic_t *stop)
 {
@@ -108,7 +88,7 @@ static enum status open_source(struct preparation *p, const char *const *folders
         return fail(ERR_NOMEM, "out of memory for a file name");
     const char *folder = dirname(output);
     if (!settings->custom_text)
-        TRY_GOTO(status, find_sample(&sample, folders), done);
+        TRY_GOTO(status, resource_find(SAMPLE, folders, &sample), done);
     TRY_GOTO(status, source_text_open(&p->source, sample ? sample : settings->custom_text, folder,
                                       stop), done);
     if (source_text_is_file(&p->source, settings->output)) {

@@ -28,6 +28,7 @@ struct cuda_device {
     size_t scratch_size;
     int n_sms;                  /* multiprocessors */
     bool deterministic;         /* product algorithms by heuristic order, not by timing */
+    bool tf32;                  /* products of F32 matrices may round their inputs to TF32 */
 };
 
 static inline struct cuda_device *cuda_device(struct device *dev)
@@ -67,7 +68,7 @@ static inline enum status cuda_launched(struct device *dev, const char *op)
 size_t cuda_kernel_scratch(const struct op_limits *limits, enum dtype real);
 
 /* out (m, n) = a (m, k) b (k, n) (+ bias, one for each column) (+ out), all row-major, `transpose`
- * meaning that the stored matrix is the other way round. Products and sums in float32. */
+ * meaning that the stored matrix is the other way round. Sums in float32. */
 struct cuda_matmul {
     bool transpose_a, transpose_b;
     bool accumulate;            /* out += */
@@ -76,8 +77,12 @@ struct cuda_matmul {
     const struct tensor *out;   /* of that type, or F32 */
     const struct tensor *bias;  /* of out's type; NULL: none */
 };
-/* Descriptors and the algorithm of a shape are made once, at its first use. */
+/* Descriptors and the algorithm of a shape are made once, at its first use, which waits for the
+ * device unless it is `deterministic`; so every shape should have its first use before the first
+ * collective. While the algorithms of an accumulating product are timed, the kernels' scratch memory
+ * keeps a copy of `out`; where that does not fit, the first heuristic is taken. */
 enum status cuda_matmul(struct device *dev, const struct cuda_matmul *product);
+/* NULL is fine. */
 void cuda_matmul_cache_free(struct cuda_matmul_cache *cache);
 
 /* The table of CUDA kernels (kernels/cuda/table.c). */

@@ -36,6 +36,7 @@ static enum status metadata_count(const struct checkpoint *c, const char *key, i
 static enum status read_progress(struct checkpoint *c)
 {
     struct progress_state *p = &c->progress;
+    int64_t finished;
     const char *text;
     char *end;
 
@@ -44,6 +45,9 @@ static enum status read_progress(struct checkpoint *c)
     TRY(metadata_count(c, KEY_POSITION, &p->position));
     TRY(metadata_count(c, KEY_TOKENS, &p->tokens));
     TRY(metadata_count(c, KEY_GLOBAL_BATCH, &p->global_batch));
+    TRY(metadata_count(c, KEY_TOTAL_STEPS, &p->total_steps));
+    TRY(metadata_count(c, KEY_FINISHED, &finished));
+    p->finished = finished != 0;
     TRY(metadata_text(c, KEY_BEST_LOSS, &text));
     p->best_loss = strtod(text, &end);
     if (end == text || *end || isnan(p->best_loss))
@@ -125,6 +129,20 @@ failed:
     return status;
 }
 
+bool checkpoint_peek(const char *path, int64_t *step, bool *finished)
+{
+    struct checkpoint c = {.path = (char *)path};
+    int64_t number;
+
+    if (safetensors_open(&c.file, path) != OK)
+        return false;
+    const bool known = metadata_count(&c, KEY_STEP, step) == OK &&
+                       metadata_count(&c, KEY_FINISHED, &number) == OK;
+    *finished = known && number != 0;
+    safetensors_close(&c.file);
+    return known;
+}
+
 void checkpoint_close(struct checkpoint *c)
 {
     if (!c->path)
@@ -154,7 +172,7 @@ static enum status load_flat(const struct checkpoint *c, const char *prefix, str
     return OK;
 }
 
-static enum status compare_models(const struct checkpoint *c, const struct model_config *model)
+enum status checkpoint_check_model(const struct checkpoint *c, const struct model_config *model)
 {
     const struct {
         const char *key;
@@ -181,7 +199,7 @@ enum status checkpoint_load_weights(const struct checkpoint *c, struct model *mo
 {
     const struct tensor weights = model_weights(model);
 
-    TRY(compare_models(c, model_config(model)));
+    TRY(checkpoint_check_model(c, model_config(model)));
     TRY(load_flat(c, "", model, &weights));
     return model_weights_changed(model);
 }

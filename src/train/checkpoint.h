@@ -18,7 +18,9 @@ struct progress_state {
     int64_t position;           /* windows of this epoch already used */
     int64_t tokens;             /* trained on so far */
     int64_t global_batch;       /* windows of a step */
+    int64_t total_steps;        /* that the schedule was made for */
     double best_loss;           /* lowest validation loss so far; infinity before the first */
+    bool finished;              /* the final model, its evaluation done */
 };
 
 struct checkpoint {
@@ -38,7 +40,13 @@ enum status checkpoint_open(struct checkpoint *checkpoint, const char *path);
 /* Safe on a zeroed struct. */
 void checkpoint_close(struct checkpoint *checkpoint);
 
-/* Copy the weights into a model of the same configuration: ERR_INVALID names what differs. */
+/* ERR_INVALID names what differs from the model that this run is for. */
+enum status checkpoint_check_model(const struct checkpoint *checkpoint,
+                                   const struct model_config *model);
+/* The step of a checkpoint, without checking the rest of it; false if it can't be read. */
+bool checkpoint_peek(const char *path, int64_t *step, bool *finished);
+
+/* Copy the weights into a model of the same configuration. */
 enum status checkpoint_load_weights(const struct checkpoint *checkpoint, struct model *model);
 enum status checkpoint_load_optimizer(const struct checkpoint *checkpoint,
                                       struct optimizer *optimizer);
@@ -46,6 +54,8 @@ enum status checkpoint_load_optimizer(const struct checkpoint *checkpoint,
 /* Weights alone from any safetensors file that has the parameters' names and shapes, Octet's or not
  * (--init): F32, or BF16, F16 and F64, which are converted. */
 enum status weights_load(const char *path, struct model *model);
+/* The same checks without a model to load into. */
+enum status weights_check(const char *path, const struct model_config *model);
 
 /* What a save writes; `optimizer` NULL leaves its state out. */
 struct checkpoint_content {

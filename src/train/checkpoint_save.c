@@ -36,6 +36,8 @@ static enum status add_metadata(struct safetensors_writer *w, const struct check
     TRY_GOTO(status, add_count(w, KEY_POSITION, c->progress.position), done);
     TRY_GOTO(status, add_count(w, KEY_TOKENS, c->progress.tokens), done);
     TRY_GOTO(status, add_count(w, KEY_GLOBAL_BATCH, c->progress.global_batch), done);
+    TRY_GOTO(status, add_count(w, KEY_TOTAL_STEPS, c->progress.total_steps), done);
+    TRY_GOTO(status, add_count(w, KEY_FINISHED, c->progress.finished), done);
     TRY_GOTO(status, add_text(w, KEY_BEST_LOSS, best), done);
     status = add_text(w, KEY_DATASET_DIGEST, c->dataset_digest);
 done:

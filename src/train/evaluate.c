@@ -103,6 +103,7 @@ enum status rank_evaluate(struct rank *rank, bool *stopped)
     if (*stopped)
         return OK;
     TRY(comm_all_reduce(rank->comm, &sums));
+    TRY(comm_wait(rank->comm));
     TRY(device_download(rank->dev, totals, sums.data, sizeof totals));
     return report(rank, totals, windows * rank->run->model.max_seq_len, seconds_now() - start);
 }

@@ -6,6 +6,8 @@
 
 #include "base/log.h"
 #include "base/team.h"
+#include "device/cpu.h"
+#include "device/gpu.h"
 #include "train/optimizer.h"
 
 enum { MAX_CPU_WORKERS = 256 };
@@ -30,23 +32,53 @@ enum status plan_model(struct model_config *out, const struct config *config, in
     return OK;
 }
 
-enum status plan_devices(struct plan_devices *out, const struct config *config)
+static enum status plan_gpus(struct plan_devices *out, const struct config *config, int count)
+{
+    const int64_t asked = config->distributed.gpus;
+
+    if (count == 0)
+        return fail(ERR_INVALID, "distributed.device = cuda: %s; use auto or cpu", gpu_support());
+    if (asked > count)
+        return fail(ERR_INVALID, "distributed.gpus = %lld: there %s %d GPU%s", (long long)asked,
+                    count == 1 ? "is" : "are", count, count == 1 ? "" : "s");
+    *out = (struct plan_devices){true, asked ? (int)asked : count, 0, DTYPE_F32};
+    if (config->training.use_amp)
+        out->real = strcmp(config->training.amp_dtype, "float16") == 0 ? DTYPE_F16 : DTYPE_BF16;
+    return OK;
+}
+
+static enum status plan_cpu(struct plan_devices *out, const struct config *config)
 {
     const int64_t asked = config->distributed.gpus;
     const int cores = team_cores();
 
-    if (strcmp(config->distributed.device, "cuda") == 0)
-        return fail(ERR_INVALID, "distributed.device = cuda: this build has no CUDA support; use "
-                    "auto or cpu");
     if (asked > MAX_CPU_WORKERS)
         return fail(ERR_INVALID, "distributed.gpus = %lld: at most %d CPU workers can run; there "
                     "are %d cores", (long long)asked, MAX_CPU_WORKERS, cores);
-    out->n_workers = asked ? (int)asked : 1;
-    out->threads = cores / out->n_workers > 0 ? cores / out->n_workers : 1;
+    *out = (struct plan_devices){false, asked ? (int)asked : 1, 1, DTYPE_F32};
+    if (cores > out->n_workers)
+        out->threads = cores / out->n_workers;
     if (out->n_workers > cores)
         log_notice("%d CPU workers share %d core%s: more workers than cores only makes sense for "
                    "trials", out->n_workers, cores, cores == 1 ? "" : "s");
     return OK;
+}
+
+enum status plan_devices(struct plan_devices *out, const struct config *config)
+{
+    const char *device = config->distributed.device;
+    const int count = strcmp(device, "cpu") == 0 ? 0 : gpu_count();
+
+    if (count > 0 || strcmp(device, "cuda") == 0)
+        return plan_gpus(out, config, count);
+    return plan_cpu(out, config);
+}
+
+enum status plan_open_device(struct device **out, const struct plan_devices *plan, int rank)
+{
+    if (plan->on_gpus)
+        return gpu_open(out, rank, plan->real, true);
+    return cpu_device_create(out, rank, plan->threads);
 }
 
 enum status plan_batch(struct plan_batch *out, const struct config *config, int n_workers,
@@ -101,6 +133,10 @@ enum status plan_steps(struct plan_steps *out, const struct config *config,
         const int64_t left = position > windows ? 0 : (windows - position) / global_batch;
         out->total = step + left + (config->training.num_epochs - epoch - 1) * out->per_epoch;
     }
+    if (out->total <= step) {
+        out->epochs = position ? epoch + 1 : epoch;
+        return OK;
+    }
     const int64_t done = position / global_batch;
     out->epochs = epoch + 1;
     if (out->total > step - done + out->per_epoch)
@@ -111,7 +147,7 @@ enum status plan_steps(struct plan_steps *out, const struct config *config,
 /* MemAvailable, lowered to what a control group leaves. */
 static uint64_t memory_available(void)
 {
-    unsigned long long kilobytes = 0, limit = 0, used = 0;
+    unsigned long long kilobytes = 0, limit = 0, used = 0, cached = 0;
     char line[256];
     FILE *file = fopen("/proc/meminfo", "re");
 
@@ -129,11 +165,19 @@ static uint64_t memory_available(void)
     if (!limited)
         return available;
     file = fopen("/sys/fs/cgroup/memory.current", "re");
-    if (file && fscanf(file, "%llu", &used) == 1 && limit > used && limit - used < available)
-        available = limit - used;
+    const bool counted = file && fscanf(file, "%llu", &used) == 1;
     if (file)
         fclose(file);
-    return available;
+    /* Files that were read count as used, but are given up when memory is needed. */
+    file = fopen("/sys/fs/cgroup/memory.stat", "re");
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "inactive_file %llu", &cached) == 1)
+            break;
+    if (file)
+        fclose(file);
+    used = used > cached ? used - cached : 0;
+    const uint64_t left = limit > used ? limit - used : 0;
+    return counted && left < available ? left : available;
 }
 
 enum status plan_memory(struct plan_memory *out, const struct device *dev,
@@ -148,14 +192,21 @@ enum status plan_memory(struct plan_memory *out, const struct device *dev,
     TRY(param_table_create(&table, model));
     out->optimizer = optimizer_memory_plan(table.flat_count, device_master(dev));
     param_table_free(&table);
-    if (config->evaluation.generate_samples && dev->index == 0) {
+    if (config->evaluation.generate_samples) {
         TRY(model_memory_plan(&generation, dev, model, 1, MODEL_GENERATE, true));
         out->generation = generation.activations + generation.cache;
     }
-    out->total = out->model.weights + out->model.gradients + out->model.activations +
-                 out->model.scratch + out->optimizer + out->generation;
     out->available = memory_available();
     return OK;
+}
+
+uint64_t plan_memory_total(const struct plan_memory *memory, int n_workers)
+{
+    const struct model_memory *model = &memory->model;
+    const uint64_t each = model->weights + model->gradients + model->activations + model->scratch +
+                          memory->optimizer;
+
+    return each * (uint64_t)n_workers + memory->generation;
 }
 
 static double mebibytes(uint64_t bytes)
@@ -171,13 +222,13 @@ void plan_memory_print(const struct plan_memory *memory, int n_workers)
              mebibytes(memory->model.activations), mebibytes(memory->generation),
              mebibytes(memory->model.scratch));
     log_info("memory in all: %.1f MiB for %d worker%s, %.1f MiB available",
-             mebibytes(memory->total) * n_workers, n_workers, n_workers == 1 ? "" : "s",
+             mebibytes(plan_memory_total(memory, n_workers)), n_workers, n_workers == 1 ? "" : "s",
              mebibytes(memory->available));
 }
 
 enum status plan_memory_check(const struct plan_memory *memory, int n_workers)
 {
-    const double needed = mebibytes(memory->total) * n_workers;
+    const double needed = mebibytes(plan_memory_total(memory, n_workers));
 
     if (memory->available == 0 || needed <= mebibytes(memory->available))
         return OK;

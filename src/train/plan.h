@@ -14,12 +14,19 @@
  * vocab_size is smaller than the tokenizer's. */
 enum status plan_model(struct model_config *out, const struct config *config, int tokenizer_vocab);
 
-/* CPU workers and their threads: `gpus` of them (0: one), each with its share of the cores. */
+/* One worker for each of the first `gpus` GPUs (0: all of them); or CPU workers (0: one), each with its
+ * share of the cores. */
 struct plan_devices {
-    int n_workers, threads;     /* threads of each worker */
+    bool on_gpus;
+    int n_workers;
+    int threads;                /* of each CPU worker */
+    enum dtype real;            /* what the devices compute in */
 };
-/* ERR_INVALID where the asked-for device is not there; notices when cores are fewer than workers. */
+/* ERR_INVALID where the asked-for devices are not there; notices when cores are fewer than
+ * workers. */
 enum status plan_devices(struct plan_devices *out, const struct config *config);
+/* Open the device of one rank. */
+enum status plan_open_device(struct device **out, const struct plan_devices *plan, int rank);
 
 /* How a global batch is made: n_workers * accumulation * micro_batch windows. */
 struct plan_batch {
@@ -43,13 +50,15 @@ enum status plan_steps(struct plan_steps *out, const struct config *config,
 /* Bytes on each device. */
 struct plan_memory {
     struct model_memory model;
-    size_t optimizer, generation;
-    size_t total;
+    size_t optimizer;
+    size_t generation;          /* of rank 0 alone */
     uint64_t available;         /* on the machine, for all CPU workers together */
 };
 enum status plan_memory(struct plan_memory *out, const struct device *dev,
                         const struct model_config *model, const struct config *config,
                         int micro_batch);
+/* Bytes of all workers: only the first one generates samples. */
+uint64_t plan_memory_total(const struct plan_memory *memory, int n_workers);
 /* The table that is printed before the first step. */
 void plan_memory_print(const struct plan_memory *memory, int n_workers);
 /* ERR_INVALID if the workers' needs exceed what is available, with what to lower. */

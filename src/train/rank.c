@@ -2,7 +2,6 @@
 #include <stdlib.h>
 
 #include "data/sample_order.h"
-#include "device/cpu.h"
 #include "train/run.h"
 
 static enum status create_comm(struct rank *rank)
@@ -38,7 +37,7 @@ enum status rank_create(struct rank *rank, struct run *run, struct worker *worke
 
     *rank = (struct rank){.worker = worker, .run = run, .progress = run->start,
                           .evaluated_step = -1};
-    TRY(cpu_device_create(&rank->dev, worker->rank, run->devices.threads));
+    TRY(plan_open_device(&rank->dev, &run->devices, worker->rank));
     TRY(create_comm(rank));
     TRY(model_create(&rank->model, rank->dev, &run->model, run->batch.micro_batch, MODEL_TRAIN,
                      NULL));
@@ -92,9 +91,47 @@ static void load_windows(struct rank *rank, int64_t first)
     }
 }
 
-/* Forward and backward of this rank's part of the global batch: micro-batches in order. */
+/* The part of the flat gradients whose sum over the ranks has not begun: matrices 0 .. end-1. */
+struct bucket {
+    struct rank *rank;
+    int64_t end;
+};
+
+enum { BUCKET_BYTES = 25 << 20 };   /* large enough for full bandwidth, small enough to overlap */
+
+/* A backward pass has completed the matrices' gradients from `first` on: sum a bucket of them while
+ * the pass goes on below it. */
+static enum status gradients_ready(void *context, int64_t first)
+{
+    struct bucket *bucket = context;
+    const struct tensor gradients = model_gradients(bucket->rank->model);
+    const struct tensor part = tensor_rows(&gradients, first, bucket->end - first);
+
+    if (first > 0 && part.shape[0] * (int64_t)dtype_size(part.dtype) < BUCKET_BYTES)
+        return OK;
+    bucket->end = first;
+    return comm_all_reduce(bucket->rank->comm, &part);
+}
+
+/* What no bucket holds: the vectors' gradients, and the sums of losses and hits. */
+static enum status reduce_rest(struct rank *rank)
+{
+    const struct param_table *table = model_param_table(rank->model);
+    const struct tensor gradients = model_gradients(rank->model), sums = model_sums(rank->model);
+    const struct tensor vectors = tensor_rows(&gradients, table->decay_count,
+                                              table->flat_count - table->decay_count);
+
+    TRY(comm_all_reduce(rank->comm, &vectors));
+    TRY(comm_all_reduce(rank->comm, &sums));
+    return comm_wait(rank->comm);
+}
+
+/* Forward and backward of this rank's part of the global batch: micro-batches in order, the last one
+ * with the sum over the ranks beside it. */
 static enum status accumulate(struct rank *rank, double loss_scale)
 {
+    struct bucket bucket = {rank, model_param_table(rank->model)->decay_count};
+    const struct model_hook hook = {gradients_ready, &bucket};
     const struct run *run = rank->run;
     const struct plan_batch *plan = &run->batch;
     const int64_t part = (int64_t)plan->micro_batch * plan->accumulation;
@@ -107,9 +144,10 @@ static enum status accumulate(struct rank *rank, double loss_scale)
         const struct model_step step = {(uint64_t)run->config.run.seed,
                                         (uint32_t)rank->progress.step, in_batch};
         load_windows(rank, rank->progress.position + in_batch);
-        TRY(model_train_batch(rank->model, &batch, &step, loss_scale, NULL));
+        TRY(model_train_batch(rank->model, &batch, &step, loss_scale,
+                              micro + 1 == plan->accumulation ? &hook : NULL));
     }
-    return OK;
+    return reduce_rest(rank);
 }
 
 enum status rank_step(struct rank *rank, struct monitor_step *record)
@@ -117,13 +155,11 @@ enum status rank_step(struct rank *rank, struct monitor_step *record)
     const struct run *run = rank->run;
     struct progress_state *progress = &rank->progress;
     const int64_t tokens = run->batch.global_batch * run->model.max_seq_len;
-    const struct tensor gradients = model_gradients(rank->model), sums = model_sums(rank->model);
+    const struct tensor sums = model_sums(rank->model);
     const double lr = schedule_lr(&run->schedule, progress->step);
     double totals[2], grad_norm;
 
     TRY(accumulate(rank, 1 / (double)tokens));
-    TRY(comm_all_reduce(rank->comm, &gradients));
-    TRY(comm_all_reduce(rank->comm, &sums));
     TRY(device_download(rank->dev, totals, sums.data, sizeof totals));
     TRY(optimizer_step(&rank->optimizer, progress->step + 1, lr, &grad_norm));
 

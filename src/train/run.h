@@ -32,6 +32,7 @@ struct run {
     struct saves saves;
     struct monitor *monitor;
     struct rank *ranks;                 /* one for each worker; freed when all threads have ended */
+    int locks[2];                       /* of save_dir and log_dir; -1: none */
     int stopped_by;                     /* the signal, 0 if the run went to its end */
 };
 
@@ -73,8 +74,8 @@ struct run_options {
     const char *init;                   /* weights, or NULL */
 };
 
-/* The stages of a run's set-up, in this order; each needs the ones before it. Zero the run first, and
- * free it with run_free() whatever happened. */
+/* The stages of a run's set-up, in this order; each needs the ones before it. Zero the run first
+ * (locks: -1), and free it with run_free() whatever happened. */
 enum status run_read_settings(struct run *run, const struct run_options *options);
 enum status run_plan_devices(struct run *run);
 enum status run_open_data(struct run *run);

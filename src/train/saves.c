@@ -60,40 +60,83 @@ static enum status each_save(const char *folder,
     return status;
 }
 
-/* ---- an earlier run in the same folder ---- */
+/* ---- what other runs left in the folder ---- */
 
+struct aside {
+    int64_t after_step;         /* saves of later steps are moved */
+    char folder[PATH_MAX];      /* "" until the first of them */
+};
+
+static enum status create_aside(struct aside *aside, const char *folder)
+{
+    char stamp[32];
+    struct tm local;
+    const time_t now = time(NULL);
+
+    strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", localtime_r(&now, &local));
+    snprintf(aside->folder, sizeof aside->folder, "%s/earlier_%s", folder, stamp);
+    TRY(folder_create_new(aside->folder, sizeof aside->folder));
+    log_notice("%s holds files of an earlier run; they were moved to %s", folder, aside->folder);
+    return OK;
+}
+
+/* A new run moves all saves aside; a resumed one those of the steps that it will make again, which
+ * belong to a history that is no longer its own. */
 static enum status move_aside(void *context, const char *folder, const char *name)
 {
-    char *aside = context;
+    struct aside *aside = context;
     enum status status = OK;
+    int64_t step;
+    bool finished;
 
-    if (!*aside) {
-        char stamp[32];
-        struct tm local;
-        const time_t now = time(NULL);
-        strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", localtime_r(&now, &local));
-        snprintf(aside, PATH_MAX, "%s/earlier_%s", folder, stamp);
-        TRY(folder_create(aside));
-        log_notice("%s holds an earlier run; its files were moved to %s", folder, aside);
-    }
-    char *from = join(folder, name), *to = join(aside, name);
-    if (!from || !to)
+    char *from = join(folder, name), *to = NULL;
+    if (!from) {
         status = fail(ERR_NOMEM, "no memory to move %s/%s", folder, name);
-    else if (rename(from, to) != 0)
-        status = fail_errno(ERR_IO, "%s: cannot move it to %s", from, to);
+    } else if (aside->after_step < 0 ||
+               (checkpoint_peek(from, &step, &finished) && step > aside->after_step)) {
+        if (!aside->folder[0])
+            TRY_GOTO(status, create_aside(aside, folder), done);
+        to = join(aside->folder, name);
+        if (!to)
+            status = fail(ERR_NOMEM, "no memory to move %s", from);
+        else if (rename(from, to) != 0)
+            status = fail_errno(ERR_IO, "%s: cannot move it to %s", from, to);
+    }
+done:
     free(from);
     free(to);
     return status;
 }
 
+/* What a killed run's save left behind: NAME.safetensors.tmp.PID. */
+static void remove_torn_saves(const char *folder)
+{
+    DIR *dir = opendir(folder);
+    struct dirent *entry;
+
+    while (dir && (entry = readdir(dir))) {
+        if (!strstr(entry->d_name, SUFFIX ".tmp."))
+            continue;
+        char *path = join(folder, entry->d_name);
+        if (path)
+            (void)unlink(path);
+        free(path);
+    }
+    if (dir)
+        closedir(dir);
+}
+
+/* Before the first save. */
 static enum status make_room(struct saves *saves)
 {
-    char aside[PATH_MAX] = "";
+    struct aside aside = {.after_step = saves->start_step};
 
+    if (saves->has_room)
+        return OK;
     TRY(folder_create(saves->folder));
-    if (saves->is_new_run)
-        TRY(each_save(saves->folder, move_aside, aside));
-    saves->is_new_run = false;
+    remove_torn_saves(saves->folder);
+    TRY(each_save(saves->folder, move_aside, &aside));
+    saves->has_room = true;
     return OK;
 }
 
@@ -107,8 +150,11 @@ enum status saves_write(struct saves *saves, const char *name, struct checkpoint
         return fail(ERR_NOMEM, "no memory to save %s/%s", saves->folder, name);
     if (!saves->save_optimizer && strcmp(name, SAVE_LAST) != 0)
         content.optimizer = NULL;
-    const enum status status = checkpoint_save(path, &content);
-    if (status == OK)
+    enum status status = checkpoint_save(path, &content);
+    if (status == ERR_INVALID)      /* a folder that has gone is no fault of the settings now */
+        status = ERR_IO;
+    /* The best model is announced by its evaluation. */
+    if (status == OK && strcmp(name, SAVE_BEST) != 0)
         log_info("saved %s (step %lld)", path, (long long)content.progress.step);
     free(path);
     return status;
@@ -172,9 +218,10 @@ enum status saves_write_epoch(struct saves *saves, int64_t epoch, struct checkpo
 /* ---- finding ---- */
 
 struct newest {
-    char *path;
+    char *path;                 /* of the newest that a run can go on from, or that is complete */
     int64_t step;
-    bool needs_optimizer;
+    bool finished;
+    int64_t n_seen;
 };
 
 static enum status find_newest(void *context, const char *folder, const char *name)
@@ -183,6 +230,7 @@ static enum status find_newest(void *context, const char *folder, const char *na
     struct checkpoint checkpoint;
     char *path = join(folder, name);
 
+    newest->n_seen++;
     if (!path)
         return fail(ERR_NOMEM, "no memory to look at %s/%s", folder, name);
     if (checkpoint_open(&checkpoint, path) != OK) {
@@ -190,32 +238,60 @@ static enum status find_newest(void *context, const char *folder, const char *na
         free(path);
         return OK;
     }
-    const int64_t step = checkpoint.progress.step;
-    const bool fits = checkpoint.has_optimizer || !newest->needs_optimizer;
+    const struct progress_state progress = checkpoint.progress;
+    const bool fits = checkpoint.has_optimizer || progress.finished;
     checkpoint_close(&checkpoint);
-    if (!fits || (newest->path && step <= newest->step)) {
+    const bool newer = !newest->path || progress.step > newest->step ||
+                       (progress.step == newest->step && progress.finished && !newest->finished);
+    if (!fits || !newer) {
         free(path);
         return OK;
     }
     free(newest->path);
-    newest->path = path;
-    newest->step = step;
+    *newest = (struct newest){path, progress.step, progress.finished, newest->n_seen};
     return OK;
 }
 
 enum status saves_find_newest(const char *folder, char **path)
 {
-    struct newest newest = {.needs_optimizer = true};
+    struct newest newest = {0};
     const enum status status = each_save(folder, find_newest, &newest);
 
     *path = newest.path;
+    if (status == OK && !newest.path && newest.n_seen > 0)
+        return fail(ERR_INVALID, "%s: holds checkpoints, but none that a run can go on from (damaged, "
+                    "or without optimizer state): choose another save_dir, or start a new run "
+                    "without --resume, or from weights with --init", folder);
     return status;
+}
+
+struct latest {
+    char *path;
+    int64_t step;
+};
+
+static enum status find_latest(void *context, const char *folder, const char *name)
+{
+    struct latest *latest = context;
+    int64_t step;
+    bool finished;
+    char *path = join(folder, name);
+
+    if (!path)
+        return fail(ERR_NOMEM, "no memory to look at %s/%s", folder, name);
+    if (!checkpoint_peek(path, &step, &finished) || (latest->path && step <= latest->step)) {
+        free(path);
+        return OK;
+    }
+    free(latest->path);
+    *latest = (struct latest){path, step};
+    return OK;
 }
 
 enum status saves_find_for_sampling(const char *folder, char **path)
 {
     static const char *const preferred[] = {SAVE_BEST, SAVE_FINAL};
-    struct newest newest = {0};
+    struct latest latest = {0};
 
     for (size_t i = 0; i < sizeof preferred / sizeof *preferred; i++) {
         *path = join(folder, preferred[i]);
@@ -225,7 +301,7 @@ enum status saves_find_for_sampling(const char *folder, char **path)
             return OK;
         free(*path);
     }
-    const enum status status = each_save(folder, find_newest, &newest);
-    *path = newest.path;
+    const enum status status = each_save(folder, find_latest, &latest);
+    *path = latest.path;
     return status;
 }

@@ -12,7 +12,8 @@ struct saves {
     const char *folder;
     int64_t keep_last;          /* epoch checkpoints; 0: all */
     bool save_optimizer;        /* in all files but last_checkpoint, which always has it */
-    bool is_new_run;            /* files of an earlier run are moved aside before the first save */
+    int64_t start_step;         /* of a resumed run; -1: a new one */
+    bool has_room;              /* files of other runs were moved aside, before the first save */
 };
 
 /* Save under one of the names above. */
@@ -21,8 +22,9 @@ enum status saves_write(struct saves *saves, const char *name, struct checkpoint
 enum status saves_write_epoch(struct saves *saves, int64_t epoch,
                               struct checkpoint_content content);
 
-/* The newest complete checkpoint with optimizer state in this folder, by its step; *path is NULL if
- * there is none. Damaged files are passed over with a warning. The caller frees *path. */
+/* The newest complete checkpoint in this folder, by its step, that has optimizer state or is a finished
+ * run's; *path is NULL if the folder has no checkpoints. Damaged files are passed over with a warning;
+ * ERR_INVALID if that leaves none. The caller frees *path. */
 enum status saves_find_newest(const char *folder, char **path);
 
 /* What `sample` takes unless told: the best, else the final, else the newest. The caller frees *path,

@@ -6,14 +6,13 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/resource.h"
-#include "device/cpu.h"
 #include "train/run.h"
 
 static enum status read_file(struct config *config, const char *path)
 {
     char *found;
 
-    TRY(resource_find(path, &found));
+    TRY(resource_find(path, resource_folders(), &found));
     const enum status status = options_read_file(&config_options, config, found);
     free(found);
     return status;
@@ -46,31 +45,39 @@ static enum status read_resumed(struct run *run, const struct command_line *line
     return OK;
 }
 
+/* The checkpoint to go on from: the path that was given, or the newest; NULL if there is none yet. The
+ * caller frees it. */
+static enum status find_resume(const struct run *run, const char *resume, char **path)
+{
+    *path = NULL;
+    if (strcmp(resume, "auto") != 0) {
+        *path = strdup(resume);
+        return *path ? OK : fail(ERR_NOMEM, "no memory to resume %s", resume);
+    }
+    TRY(saves_find_newest(run->config.checkpoint.save_dir, path));
+    if (!*path)
+        log_notice("nothing to resume in %s: starting a new run", run->config.checkpoint.save_dir);
+    return OK;
+}
+
 enum status run_read_settings(struct run *run, const struct run_options *options)
 {
-    char *newest = NULL;
-    const char *path = options->resume;
+    char *path = NULL;
 
     run->init_path = options->init;
     if (options->resume && options->init)
         return fail(ERR_INVALID, "--resume and --init exclude each other: --resume goes on with a "
                     "run, --init starts a new one from weights");
-    TRY(read_new(&run->config, options->line));
-    if (options->resume && strcmp(options->resume, "auto") == 0) {
-        TRY(saves_find_newest(run->config.checkpoint.save_dir, &newest));
-        path = newest;
-        if (!path)
-            log_notice("nothing to resume in %s: starting a new run",
-                       run->config.checkpoint.save_dir);
-    }
+    /* A checkpoint that is named brings its own settings; to find one takes those of a new run. */
+    if (!options->resume || strcmp(options->resume, "auto") == 0)
+        TRY(read_new(&run->config, options->line));
+    if (options->resume)
+        TRY(find_resume(run, options->resume, &path));
     if (path) {
         enum status status = checkpoint_open(&run->resume, path);
-        if (status == OK && !run->resume.has_optimizer)
-            status = fail(ERR_INVALID, "%s: holds no optimizer state, so the run cannot go on; "
-                          "--init starts a new one from its weights", path);
         if (status == OK)
             status = read_resumed(run, options->line);
-        free(newest);
+        free(path);
         TRY(status);
     }
     return config_check(&run->config);
@@ -85,12 +92,9 @@ enum status run_open_data(struct run *run)
 {
     TRY(dataset_open(&run->data, run->config.data.dataset_path));
     TRY(plan_model(&run->model, &run->config, run->data.tokenizer.vocab_size));
-    if (!run->resume.path)
-        return OK;
-    if (strcmp(run->resume.dataset_digest, run->data.digest) != 0)
-        log_warning("%s holds other tokens than the checkpoint was trained on; going on at the same "
-                    "place in them", run->data.path);
-    return OK;
+    if (run->init_path)
+        return weights_check(run->init_path, &run->model);
+    return run->resume.path ? checkpoint_check_model(&run->resume, &run->model) : OK;
 }
 
 /* The global batch that a resumed run keeps: only the user's own change of batch_size or accumulation
@@ -105,14 +109,36 @@ static int64_t kept_global_batch(const struct run *run)
     return run->resume.progress.global_batch;
 }
 
+/* A resumed run needs its optimizer, and may find its schedule changed. */
+static enum status check_can_go_on(const struct run *run)
+{
+    const int64_t step = run->start.step, total = run->start.total_steps;
+    struct schedule before = run->schedule;
+
+    if (!run->resume.has_optimizer)
+        return fail(ERR_INVALID, "%s: holds no optimizer state, so the run cannot go on; --init "
+                    "starts a new one from its weights", run->resume.path);
+    before.total = total;
+    if (run->steps.total != total)
+        log_notice("the schedule now ends at step %lld, not %lld: the next learning rate is %.3g "
+                   "instead of %.3g", (long long)run->steps.total, (long long)total,
+                   schedule_lr(&run->schedule, step), schedule_lr(&before, step));
+    return OK;
+}
+
 enum status run_plan_steps(struct run *run)
 {
     const struct config *config = &run->config;
 
+    run->start = (struct progress_state){.best_loss = INFINITY};
     if (run->resume.path)
         run->start = run->resume.progress;
-    else
-        run->start = (struct progress_state){.best_loss = INFINITY};
+    if (run->resume.path && strcmp(run->resume.dataset_digest, run->data.digest) != 0) {
+        log_warning("%s holds other tokens than the checkpoint was trained on; going on at the same "
+                    "place in them, and looking for the best validation loss anew",
+                    run->data.path);
+        run->start.best_loss = INFINITY;
+    }
     TRY(plan_batch(&run->batch, config, run->devices.n_workers, kept_global_batch(run)));
     run->start.global_batch = run->batch.global_batch;
     TRY(plan_steps(&run->steps, config, &run->data, run->batch.global_batch, run->start.epoch,
@@ -121,6 +147,10 @@ enum status run_plan_steps(struct run *run)
                                       config->training.learning_rate,
                                       config->training.min_lr_ratio,
                                       config->training.warmup_steps, run->steps.total};
+    run->start.finished = run->start.finished && run->start.step >= run->steps.total;
+    if (run->resume.path && !run->start.finished)
+        TRY(check_can_go_on(run));
+    run->start.total_steps = run->steps.total;
     return OK;
 }
 
@@ -129,7 +159,7 @@ enum status run_plan_memory(struct run *run, struct plan_memory *memory)
     struct device *dev;
 
     /* A device without memory of its own yet, which knows its scratch. */
-    TRY(cpu_device_create(&dev, 0, run->devices.threads));
+    TRY(plan_open_device(&dev, &run->devices, 0));
     enum status status = plan_memory(memory, dev, &run->model, &run->config,
                                      run->batch.micro_batch);
     device_destroy(dev);
@@ -149,7 +179,7 @@ enum status run_check_folders(struct run *run)
         .folder = run->config.checkpoint.save_dir,
         .keep_last = run->config.checkpoint.keep_last,
         .save_optimizer = run->config.checkpoint.save_optimizer,
-        .is_new_run = !run->resume.path,
+        .start_step = run->resume.path ? run->start.step : -1,
     };
     return OK;
 }
@@ -160,7 +190,9 @@ void run_free(struct run *run)
     comm_group_destroy(run->group);
     barrier_destroy(run->barrier);
     free(run->ranks);
+    folder_unlock(run->locks[0]);
+    folder_unlock(run->locks[1]);
     dataset_close(&run->data);
     checkpoint_close(&run->resume);
-    *run = (struct run){0};
+    *run = (struct run){.locks = {-1, -1}};
 }

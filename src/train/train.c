@@ -2,8 +2,10 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "train/run.h"
 #include "train/stop.h"
@@ -16,6 +18,8 @@ static enum status open_log(const struct run *run)
 
     strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", localtime_r(&now, &local));
     snprintf(path, sizeof path, "%s/train_%s.log", run->config.logging.log_dir, stamp);
+    for (int n = 2; file_exists(path); n++)
+        snprintf(path, sizeof path, "%s/train_%s-%d.log", run->config.logging.log_dir, stamp, n);
     TRY(log_open_file(path));
     TRY(options_dump(&config_options, &run->config, &settings));
     log_file_only("Octet " OCTET_VERSION ", configuration:");
@@ -63,6 +67,18 @@ static enum status count_parameters(const struct model_config *model, int64_t *c
     return OK;
 }
 
+/* save_dir and log_dir belong to one run at a time; they may be the same folder. */
+static enum status lock_folders(struct run *run)
+{
+    struct stat save, log;
+
+    TRY(folder_lock(run->config.checkpoint.save_dir, &run->locks[0]));
+    if (fstat(run->locks[0], &save) == 0 && stat(run->config.logging.log_dir, &log) == 0 &&
+        save.st_dev == log.st_dev && save.st_ino == log.st_ino)
+        return OK;
+    return folder_lock(run->config.logging.log_dir, &run->locks[1]);
+}
+
 static enum status prepare(struct run *run, const struct run_options *options)
 {
     struct plan_memory memory;
@@ -74,6 +90,7 @@ static enum status prepare(struct run *run, const struct run_options *options)
     TRY(run_plan_steps(run));
     TRY(run_plan_memory(run, &memory));
     TRY(run_check_folders(run));
+    TRY(lock_folders(run));
     TRY(count_parameters(&run->model, &n_parameters));
     TRY(open_log(run));
     print_plan(run, &memory, n_parameters);
@@ -95,11 +112,11 @@ static enum status prepare(struct run *run, const struct run_options *options)
 
 enum status run_train(const struct run_options *options, int *signal)
 {
-    struct run run = {0};
+    struct run run = {.locks = {-1, -1}};
     enum status status = prepare(&run, options);
 
     *signal = 0;
-    if (status == OK && run.start.step >= run.steps.total) {
+    if (status == OK && run.start.finished) {
         log_info("the run is complete: %lld of %lld steps; raise num_epochs or max_steps to go on",
                  (long long)run.start.step, (long long)run.steps.total);
     } else if (status == OK) {

@@ -50,12 +50,13 @@ static void convert(float *out, const unsigned char *data, enum dtype dtype, int
     }
 }
 
-static enum status load_param(const struct safetensors *file, const char *path,
-                              struct model *model, const struct param *param)
+/* The tensor of one parameter, checked. */
+static enum status find_tensor(const struct safetensors *file, const char *path,
+                               const struct param *param, const struct safetensors_entry **out)
 {
-    const struct tensor weights = model_weights(model);
     const struct safetensors_entry *entry = safetensors_find(file, param->name);
 
+    *out = entry;
     if (!entry)
         return fail(ERR_INVALID, "%s: tensor %s is missing; this model needs it", path,
                     param->name);
@@ -69,8 +70,16 @@ static enum status load_param(const struct safetensors *file, const char *path,
         entry->dtype != DTYPE_F16)
         return fail(ERR_INVALID, "%s: tensor %s is of type %s, expected F32, F64, BF16 or F16",
                     path, param->name, dtype_name(entry->dtype));
-    TRY(safetensors_verify(file, path, entry));
+    return safetensors_verify(file, path, entry);
+}
 
+static enum status load_param(const struct safetensors *file, const char *path,
+                              struct model *model, const struct param *param)
+{
+    const struct tensor weights = model_weights(model);
+    const struct safetensors_entry *entry;
+
+    TRY(find_tensor(file, path, param, &entry));
     float *values = malloc((size_t)param->count * sizeof *values);
     if (!values)
         return fail(ERR_NOMEM, "no memory to load %s", param->name);
@@ -91,4 +100,19 @@ enum status weights_load(const char *path, struct model *model)
         status = load_param(&file, path, model, &table->params[i]);
     safetensors_close(&file);
     return status == OK ? model_weights_changed(model) : status;
+}
+
+enum status weights_check(const char *path, const struct model_config *model)
+{
+    const struct safetensors_entry *entry;
+    struct param_table table;
+    struct safetensors file;
+
+    TRY(safetensors_open(&file, path));
+    enum status status = param_table_create(&table, model);
+    for (int i = 0; i < table.n_params && status == OK; i++)
+        status = find_tensor(&file, path, &table.params[i], &entry);
+    param_table_free(&table);
+    safetensors_close(&file);
+    return status;
 }

@@ -107,28 +107,6 @@ static enum status train(struct rank *rank, int *signal)
     }
 }
 
-static enum status finish(struct rank *rank)
-{
-    struct run *run = rank->run;
-    bool stopped = false;
-
-    if (rank->evaluated_step != rank->progress.step) {
-        TRY(rank_evaluate(rank, &stopped));
-        if (!stopped)
-            TRY(rank_write_samples(rank));
-    }
-    if (!is_first(rank))
-        return OK;
-    TRY(saves_write(&run->saves, SAVE_FINAL, rank_content(rank)));
-    if (isfinite(rank->progress.best_loss))
-        log_info("done: %lld steps, best validation loss %.4f (perplexity %.2f)",
-                 (long long)rank->progress.step, rank->progress.best_loss,
-                 exp(rank->progress.best_loss));
-    else
-        log_info("done: %lld steps", (long long)rank->progress.step);
-    return OK;
-}
-
 static enum status interrupted(struct rank *rank, int signal)
 {
     struct run *run = rank->run;
@@ -139,6 +117,30 @@ static enum status interrupted(struct rank *rank, int signal)
     TRY(saves_write(&run->saves, SAVE_LAST, rank_content(rank)));
     log_info("stopped by signal %d after step %lld; --resume auto goes on", signal,
              (long long)rank->progress.step);
+    return OK;
+}
+
+static enum status finish(struct rank *rank)
+{
+    struct run *run = rank->run;
+    bool stopped = false;
+
+    if (rank->evaluated_step != rank->progress.step) {
+        TRY(rank_evaluate(rank, &stopped));
+        if (stopped)
+            return interrupted(rank, stop_signal());
+        TRY(rank_write_samples(rank));
+    }
+    if (!is_first(rank))
+        return OK;
+    rank->progress.finished = true;
+    TRY(saves_write(&run->saves, SAVE_FINAL, rank_content(rank)));
+    if (isfinite(rank->progress.best_loss))
+        log_info("done: %lld steps, best validation loss %.4f (perplexity %.2f)",
+                 (long long)rank->progress.step, rank->progress.best_loss,
+                 exp(rank->progress.best_loss));
+    else
+        log_info("done: %lld steps", (long long)rank->progress.step);
     return OK;
 }
 

@@ -52,7 +52,7 @@ enum status world_run(int n_workers, struct barrier *barrier, worker_main main, 
         return fail(ERR_NOMEM, "no memory for %d workers", n_workers);
     for (; n_started < n_workers; n_started++) {
         struct start *start = &starts[n_started];
-        *start = (struct start){.worker = {n_started, n_workers, &world}, .main = main,
+        *start = (struct start){.worker = {.rank = n_started, .size = n_workers, .world = &world}, .main = main,
                                 .context = context};
         if (pthread_create(&start->thread, NULL, worker_thread, start) != 0) {
             fail(ERR_NOMEM, "cannot start its thread");

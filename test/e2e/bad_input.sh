@@ -269,9 +269,11 @@ other_weights() {
 bad_folder() {
     in_run
     expect_bad "text.txt" -- trainer c.ini --set checkpoint.save_dir=text.txt
-    expect_bad "text.txt: cannot create the folder" -- trainer c.ini --set checkpoint.save_dir=text.txt/checkpoints
+    expect_bad "text.txt: cannot create the folder" -- \
+        trainer c.ini --set checkpoint.save_dir=text.txt/checkpoints
     expect_bad "/proc/octet" -- trainer c.ini --set checkpoint.save_dir=/proc/octet
-    expect_bad "text.txt: cannot create the folder" -- trainer c.ini --set logging.log_dir=text.txt/logs
+    expect_bad "text.txt: cannot create the folder" -- \
+        trainer c.ini --set logging.log_dir=text.txt/logs
     expect_bad "checkpoint.save_dir is empty" -- trainer c.ini --set checkpoint.save_dir=
 }
 

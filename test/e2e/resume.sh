@@ -88,7 +88,8 @@ after_kill() {
 in_evaluation() {
     long_run 1 num_epochs=2
     tiny_tokens 60000 --train-split 0.09
-    expect_exit 0 "done" -- trainer c.ini --set checkpoint.save_dir=straight --set logging.log_dir=straight
+    expect_exit 0 "done" -- \
+        trainer c.ini --set checkpoint.save_dir=straight --set logging.log_dir=straight
     start_and_stop 1 42 TERM 143
     expect_exit 0 "resuming" -- trainer c.ini --resume auto
     check_tensors checkpoints/final_model.safetensors straight/final_model.safetensors 0
@@ -182,6 +183,65 @@ other_batch() {
                 "$((step + 1)) $((step * 128 + 256))"
 }
 
+# Whenever it is killed, also while it saves, every checkpoint is whole.
+killed_often() {
+    long_run 1
+    for _ in {1..6}; do
+        in_background trainer c.ini --resume auto --set checkpoint.save_minutes=0.0002
+        sleep 0.2
+        kill -9 "$pid" 2>/dev/null || break
+        wait "$pid" 2>/dev/null || true
+        check_whole checkpoints
+    done
+    expect_exit 0 "" -- trainer c.ini --resume auto
+    check_tensors checkpoints/final_model.safetensors \
+                  "$work/straight_1/checkpoints/final_model.safetensors" 0
+    check_near_run logs "$work/straight_1/logs" 1 336 0
+}
+
+# Killed on entry to the Nth such call: while a file is written, made durable or given its name.
+killed_in_save() {  # SYSTEM_CALL N
+    long_run 1
+    expect_exit 137 "" -- env ASAN_OPTIONS=detect_leaks=0 strace -f -o calls \
+        -e "trace=$1" -e "inject=$1:signal=KILL:when=$2" "$(command -v trainer)" c.ini
+    check_whole checkpoints
+    expect_exit 0 "" -- trainer c.ini --resume auto
+    check_like_straight 1
+}
+
+# Worse weights behind a resume do not take the place of the best.
+best_is_remembered() {
+    local before
+
+    tiny_tokens 6000
+    tiny_config max_steps=0 num_epochs=1
+    expect_exit 0 "done" -- trainer c.ini
+    before=$(sha256sum checkpoints/best_model.safetensors)
+    expect_exit 0 "done: 84 steps" -- \
+        trainer c.ini --resume auto --set training.num_epochs=2 --set training.learning_rate=5
+    check_equal "the best model" "$(sha256sum checkpoints/best_model.safetensors)" "$before"
+}
+
+# Weights from before the step that failed are saved, for whoever wants to look at them.
+diverged() {        # WORKERS
+    tiny_tokens 6000
+    tiny_config learning_rate=10 weight_decay=10 max_grad_norm=0 max_steps=100
+    expect_exit 1 "the gradient norm is" -- trainer c.ini --gpus "$1"
+    check_equal "lines on stderr" "$(wc -l <"$work/stderr")" 1
+    check_equal "the saved step" \
+                "$(tensors metadata checkpoints/last_checkpoint.safetensors step)" \
+                "$(metrics values logs/metrics.jsonl loss | tail -n 1 | cut -d " " -f 1)"
+}
+
+other_data() {
+    long_run 1
+    start_and_stop 1 60 TERM 143
+    tiny_tokens 7000
+    expect_exit 0 "warning: tokens.safetensors holds other tokens than the checkpoint" -- \
+        trainer c.ini --resume auto
+    metrics check logs/metrics.jsonl >/dev/null
+}
+
 by_time() {
     long_run 1 save_optimizer=false save_every=2 eval_every=0
     in_background trainer c.ini --set checkpoint.save_minutes=0.001
@@ -213,5 +273,19 @@ run_case nothing_to_resume
 run_case complete
 run_case without_final_model
 run_case other_batch
+run_case other_data
 run_case by_time
+run_case killed_often
+for call in "pwrite64 30" "pwrite64 120" "pwrite64 210" "fsync 1" "fsync 5" "rename 1" \
+            "rename 3"; do
+    if strace -f -o /dev/null true 2>/dev/null; then
+        # shellcheck disable=SC2086
+        run_case killed_in_save $call
+    else
+        skip_case "killed_in_save $call" "strace is not there, or may not trace"
+    fi
+done
+run_case best_is_remembered
+run_case diverged 1
+run_case diverged 2
 finish

@@ -91,7 +91,7 @@ output_file() {
     cp "$model" copy.safetensors
     expect_bad "copy.safetensors is the checkpoint itself" -- \
         sample --checkpoint copy.safetensors --output ./copy.safetensors
-    expect_exit 1 "absent/file" -- sample --checkpoint "$model" --output absent/file
+    expect_exit 2 "absent/file" -- sample --checkpoint "$model" --output absent/file
     expect_exit 2 "U+20AC" -- sample --checkpoint "$model" --prompt "€" --output file
     check_same file stdout
     check_files . copy.safetensors file stdout
@@ -99,13 +99,13 @@ output_file() {
 
 # ask INPUT: what an interactive session answers.
 ask() {
-    printf "$1" | timeout "$time_limit" \
+    printf %b "$1" | timeout "$time_limit" \
         sample --checkpoint "$model" --interactive --max-length 5 >answers 2>"$work/stderr" ||
         fail "exit code $? of an interactive session: $(tail -n 1 "$work/stderr")"
 }
 
 interactive() {
-    local word
+    local word text
 
     for word in quit exit; do
         ask "The \n$word\nThe \n"
@@ -113,7 +113,8 @@ interactive() {
     done
     ask "The \nhäß\n"
     check_equal "characters" "$(count_characters <answers)" 19
-    check_equal "the second answer" "$(LC_ALL=C.UTF-8; text=$(cat answers); echo "${text:10:3}")" "häß"
+    text=$(cat answers)
+    check_equal "the second answer" "$(LC_ALL=C.UTF-8 && echo "${text:10:3}")" "häß"
     ask "no newline"
     check_equal "the beginning" "$(head -c 10 answers)" "no newline"
     ask ""
@@ -135,7 +136,8 @@ long_prompt() {
 
     prompt=$(head -c 300 "$here/../../datasets/sample.txt" | tr '\n' ' ')
     text a --prompt "$prompt"
-    check_text "$work/stderr" "notice: the prompt has ${#prompt} tokens: the model reads only the last 32"
+    check_text "$work/stderr" \
+               "notice: the prompt has ${#prompt} tokens: the model reads only the last 32"
     check_equal "the beginning" "$(head -c ${#prompt} a)" "$prompt"
     check_equal "characters" "$(count_characters <a)" $((${#prompt} + 61))
     text b --prompt "${prompt: -32}"
@@ -238,9 +240,9 @@ stopped() {
 }
 
 run_case make_model
-for name in seeds greedy several multi_byte output_file interactive interactive_goes_on long_prompt \
-            missing_character ids_without_text bytes found_checkpoint damaged_checkpoint bad_flags \
-            reader_gone stopped; do
+for name in seeds greedy several multi_byte output_file interactive interactive_goes_on \
+            long_prompt missing_character ids_without_text bytes found_checkpoint \
+            damaged_checkpoint bad_flags reader_gone stopped; do
     run_case $name
 done
 finish

@@ -48,14 +48,15 @@ static void bench_size(const struct bench_size *s)
     try_attention_backward(&attention);
     try_attention_cached(&one_token, s->length, s->length - 1);
     try_cross_entropy(n, s->vocab, 1.0 / (double)n, 5);
+    try_cast(params);
     try_sum(n);
     try_sum_of_squares(params);
-    try_adamw(params, 10);
+    try_adamw(params, params, 10);
 }
 
 void bench(int n_threads)
 {
-    printf("%d threads, seed %d; the shortest of many calls\n", n_threads, (int)trials.seed);
+    printf("%d threads; the shortest of many calls\n", n_threads);
     for (size_t i = 0; i < COUNT_OF(bench_sizes); i++)
         bench_size(&bench_sizes[i]);
 }

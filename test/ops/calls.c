@@ -28,9 +28,10 @@ CALL(attention_forward, &t[0], &t[1], &t[2], &a->dropout)
 CALL(attention_backward, &t[0], &t[1], &t[2], &t[3], &t[4], &a->dropout)
 CALL(attention_cached, &t[0], &t[1], &t[2], a->position)
 CALL(cross_entropy, &t[0], &t[1], &t[2], &t[3], a->grad_scale)
+CALL(cast, &t[0], &t[1])
 CALL(sum, &t[0], &t[1])
 CALL(sum_of_squares, &t[0], &t[1])
-CALL(adamw, &t[0], &t[1], &t[2], &t[3], a->segments, a->n_segments, &a->step)
+CALL(adamw, &t[0], &t[1], &t[2], &t[3], &t[4], &a->step)
 CALL(linear_gelu_forward, &t[0], &t[1], &t[2], &t[3], &t[4], &a->dropout)
 CALL(add_layernorm_forward, &t[0], &t[1], &t[2], &t[3], &t[4], &t[5], &t[6], &t[7], &a->dropout)
 
@@ -51,6 +52,7 @@ const struct op_call op_calls[N_OPS] = {
     [OP_ATTENTION_BACKWARD] = {"attention_backward", false, attention_backward},
     [OP_ATTENTION_CACHED] = {"attention_cached", false, attention_cached},
     [OP_CROSS_ENTROPY] = {"cross_entropy", false, cross_entropy},
+    [OP_CAST] = {"cast", false, cast},
     [OP_SUM] = {"sum", false, sum},
     [OP_SUM_OF_SQUARES] = {"sum_of_squares", false, sum_of_squares},
     [OP_ADAMW] = {"adamw", false, adamw},

@@ -1,5 +1,5 @@
 /* calls.h - every operation of struct op_table behind one signature, so that tests and benches can
- * treat them alike: the tensors in the order of the operation's parameters, the rest in a struct. */
+ * treat them alike: the tensors in the order of the operation's parameters, the rest a struct. */
 #ifndef OCTET_TEST_CALLS_H
 #define OCTET_TEST_CALLS_H
 
@@ -22,6 +22,7 @@ enum op {
     OP_ATTENTION_BACKWARD,
     OP_ATTENTION_CACHED,
     OP_CROSS_ENTROPY,
+    OP_CAST,
     OP_SUM,
     OP_SUM_OF_SQUARES,
     OP_ADAMW,
@@ -35,8 +36,6 @@ struct arguments {
     int64_t position;
     bool inverse;
     double grad_scale;
-    const struct adamw_segment *segments;
-    int n_segments;
     struct adamw_step step;
 };
 

@@ -6,11 +6,11 @@
 #include "ops/reference.h"
 
 static struct trial begin_attention(enum op op, const struct attention_size *s, const char *more,
-                                    int64_t value)
+                                    double value)
 {
     struct trial t;
 
-    trial_begin(&t, op, "B %" PRId64 ", T %" PRId64 ", H %" PRId64 ", D %" PRId64 "%s%" PRId64,
+    trial_begin(&t, op, "B %" PRId64 ", T %" PRId64 ", H %" PRId64 ", D %" PRId64 "%s%g",
                 s->batch, s->length, s->heads, s->size, more, value);
     return t;
 }
@@ -22,7 +22,8 @@ static struct attention_shape shape_of(const struct attention_size *s)
 
 void try_rope(const struct attention_size *s, int64_t position, bool inverse)
 {
-    struct trial t = begin_attention(OP_ROPE, s, inverse ? ", inverse, at " : ", at ", position);
+    struct trial t = begin_attention(OP_ROPE, s, inverse ? ", inverse, at " : ", at ",
+                                     (double)position);
     struct number *qkv = trial_update(&t, "qkv", heads_of(s->batch, s->length, 3 * s->heads,
                                                           s->size), 1);
 
@@ -36,8 +37,7 @@ void try_rope(const struct attention_size *s, int64_t position, bool inverse)
 void try_attention_forward(const struct attention_size *s)
 {
     const struct attention_shape shape = shape_of(s);
-    struct trial t = begin_attention(OP_ATTENTION_FORWARD, s, ", dropout % ",
-                                     (int64_t)(s->rate * 100));
+    struct trial t = begin_attention(OP_ATTENTION_FORWARD, s, ", dropout ", s->rate);
     struct number *out = trial_output(&t, "out", heads_of(s->batch, s->length, s->heads, s->size));
     struct number *lse = trial_output(&t, "lse", tensor_3d(NULL, DTYPE_F32, s->batch, s->heads,
                                                            s->length));
@@ -57,8 +57,7 @@ void try_attention_backward(const struct attention_size *s)
     const struct attention_shape shape = shape_of(s);
     const int64_t rows = s->batch * s->length * s->heads;
     struct number *out = trial_numbers(rows * s->size), *lse = trial_numbers(rows);
-    struct trial t = begin_attention(OP_ATTENTION_BACKWARD, s, ", dropout % ",
-                                     (int64_t)(s->rate * 100));
+    struct trial t = begin_attention(OP_ATTENTION_BACKWARD, s, ", dropout ", s->rate);
     const struct tensor heads = heads_of(s->batch, s->length, s->heads, s->size);
     struct number *dqkv = trial_output(&t, "dqkv", heads_of(s->batch, s->length, 3 * s->heads,
                                                             s->size));
@@ -88,7 +87,7 @@ void try_attention_backward(const struct attention_size *s)
 void try_attention_cached(const struct attention_size *s, int64_t max_length, int64_t position)
 {
     const struct attention_shape shape = shape_of(s);
-    struct trial t = begin_attention(OP_ATTENTION_CACHED, s, ", at ", position);
+    struct trial t = begin_attention(OP_ATTENTION_CACHED, s, ", at ", (double)position);
     struct number *out = trial_output(&t, "out", tensor_3d(NULL, DTYPE_F32, s->length, s->heads,
                                                            s->size));
     struct number *cache = trial_update(&t, "cache", heads_of(2, max_length, s->heads, s->size), 2);

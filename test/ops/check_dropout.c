@@ -1,5 +1,6 @@
-/* check_dropout.c - the dropout mask of every operation that has one, element by element against the
- * definition in kernels/ops.h, and the same whether a global batch goes through in one call or two.
+/* check_dropout.c - the dropout mask of every operation that has one, element by element against
+ * the definition in kernels/ops.h, and the same whether a global batch goes through in one call or
+ * two.
  *
  * The operands are such that an output element is the dropout factor, times something known. */
 #include "ops/checks.h"
@@ -103,8 +104,8 @@ static void mask_fused(double rate, const struct part *part, int64_t width)
     t = begin_mask(OP_ADD_LAYERNORM_FORWARD, rate, part, LENGTH, width);
     struct number *sum = trial_output(&t, "sum", shape);
     struct number *out = trial_output(&t, "out", shape);
-    struct number *mean = trial_output(&t, "mean", reals(n, 1));
-    struct number *rstd = trial_output(&t, "rstd", reals(n, 1));
+    struct number *mean = trial_output(&t, "mean", masters(n, 1));
+    struct number *rstd = trial_output(&t, "rstd", masters(n, 1));
     fill(trial_input(&t, "a", shape, 1), n * width, 0);
     fill(trial_input(&t, "b", shape, 1), n * width, 1);
     const double *weight = trial_input(&t, "weight", reals(width, 1), 1);

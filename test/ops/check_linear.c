@@ -45,10 +45,10 @@ void try_linear_backward_input(int64_t n, int64_t k, int64_t m)
 void try_linear_backward_weight(int64_t n, int64_t k, int64_t m, bool bias)
 {
     struct trial t = begin_linear(OP_LINEAR_BACKWARD_WEIGHT, n, k, m, bias ? ", bias" : "");
-    struct number *dweight = trial_update(&t, "dweight", reals(m, k), 1), *dbias = NULL;
+    struct number *dweight = trial_update(&t, "dweight", masters(m, k), 1), *dbias = NULL;
 
     if (bias)
-        dbias = trial_update(&t, "dbias", reals(m, 1), 1);
+        dbias = trial_update(&t, "dbias", masters(m, 1), 1);
     else
         trial_absent(&t);
     const double *dout = trial_input(&t, "dout", reals(n, m), 1);

@@ -11,12 +11,24 @@ void try_cross_entropy(int64_t n, int64_t vocab, double grad_scale, double sprea
     trial_begin(&t, OP_CROSS_ENTROPY, "N %" PRId64 ", V %" PRId64 ", grad_scale %g, logits to %g",
                 n, vocab, grad_scale, spread);
     t.arguments.grad_scale = grad_scale;
-    struct number *losses = trial_output(&t, "losses", reals(n, 1));
-    struct number *hits = trial_output(&t, "hits", reals(n, 1));
+    struct number *losses = trial_output(&t, "losses", masters(n, 1));
+    struct number *hits = trial_output(&t, "hits", masters(n, 1));
     struct number *logits = trial_update(&t, "logits", reals(n, vocab), spread);
     const double *targets = trial_ids(&t, "targets", tensor_1d(NULL, DTYPE_I32, n), vocab);
     if (losses)
         reference_cross_entropy(losses, hits, logits, targets, n, vocab, grad_scale);
+    trial_run(&t);
+}
+
+void try_cast(int64_t n)
+{
+    struct trial t;
+
+    trial_begin(&t, OP_CAST, "N %" PRId64, n);
+    struct number *out = trial_output(&t, "out", reals(n, 1));
+    const double *x = trial_input(&t, "x", masters(n, 1), 1);
+    for (int64_t i = 0; out && i < n; i++)
+        out[i] = exact(x[i]);
     trial_run(&t);
 }
 
@@ -26,7 +38,7 @@ void try_sum(int64_t n)
 
     trial_begin(&t, OP_SUM, "N %" PRId64, n);
     struct number *out = trial_update(&t, "out", tensor_1d(NULL, DTYPE_F64, 1), 10);
-    const double *x = trial_input(&t, "x", reals(n, 1), 10);
+    const double *x = trial_input(&t, "x", masters(n, 1), 10);
     if (out)
         reference_sum(out, x, n);
     trial_run(&t);
@@ -38,41 +50,34 @@ void try_sum_of_squares(int64_t n)
 
     trial_begin(&t, OP_SUM_OF_SQUARES, "N %" PRId64, n);
     struct number *out = trial_output(&t, "out", tensor_1d(NULL, DTYPE_F64, 1));
-    const double *x = trial_input(&t, "x", reals(n, 1), 10);
+    const double *x = trial_input(&t, "x", masters(n, 1), 10);
     if (out)
         reference_sum_of_squares(out, x, n);
     trial_run(&t);
 }
 
-/* A decayed segment, one that is not, and some numbers before, between and behind them that must
- * stay as they are. */
-void try_adamw(int64_t n, int64_t step)
+void try_adamw(int64_t n, int64_t decay_count, int64_t step)
 {
-    const int64_t middle = n / 3;
-    const struct adamw_segment segments[] = {
-        {n / 17, middle - n / 17, true}, {middle + n / 13, n - middle - 2 * (n / 13), false},
-    };
     struct trial t;
 
-    trial_begin(&t, OP_ADAMW, "N %" PRId64 ", step %" PRId64, n, step);
-    t.arguments.segments = segments;
-    t.arguments.n_segments = COUNT_OF(segments);
+    trial_begin(&t, OP_ADAMW, "N %" PRId64 ", %" PRId64 " decayed, step %" PRId64, n, decay_count,
+                step);
     t.arguments.step = (struct adamw_step){.lr = 1e-2, .beta1 = 0.9, .beta2 = 0.999,
                                            .epsilon = 1e-8, .weight_decay = 0.1, .step = step,
-                                           .grad_scale = 0.37};
-    struct number *weights = trial_update(&t, "weights", reals(n, 1), 1);
-    struct number *m = trial_update(&t, "m", reals(n, 1), 0.1);
-    struct number *v = trial_update(&t, "v", reals(n, 1), 0.1);
-    const double *grads = trial_input(&t, "grads", reals(n, 1), 1);
-    /* v is a mean of squares. */
+                                           .decay_count = decay_count, .grad_scale = 0.37};
+    struct number *weights = trial_update(&t, "weights", masters(n, 1), 1);
+    struct number *m = trial_update(&t, "m", masters(n, 1), 0.1);
+    struct number *v = trial_update(&t, "v", masters(n, 1), 0.1);
+    const double *grads = trial_input(&t, "grads", masters(n, 1), 1);
+    trial_absent(&t);               /* the copy: where real is not the master type */
     double *v_before = t.operands[2].before;
     for (int64_t i = 0; i < n; i++) {
-        v_before[i] = fabs(v_before[i]);
+        v_before[i] = fabs(v_before[i]);    /* a mean of squares */
         if (v)
             v[i] = exact(v_before[i]);
     }
     if (weights)
-        reference_adamw(weights, m, v, grads, segments, COUNT_OF(segments), &t.arguments.step);
+        reference_adamw(weights, m, v, grads, n, &t.arguments.step);
     trial_run(&t);
 }
 
@@ -91,7 +96,9 @@ void check_loss(void)
     for (size_t i = 0; i < COUNT_OF(counts); i++) {
         try_sum(counts[i]);
         try_sum_of_squares(counts[i]);
-        try_adamw(counts[i], 1);
-        try_adamw(counts[i], 1000);
+        try_cast(counts[i]);
+        try_adamw(counts[i], counts[i] / 3, 1);
+        try_adamw(counts[i], counts[i] - counts[i] / 3, 1000);
+        try_adamw(counts[i], i % 2 == 0 ? counts[i] : 0, 10);
     }
 }

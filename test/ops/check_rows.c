@@ -36,10 +36,10 @@ void try_embedding_backward(const struct embedding_size *s)
     trial_begin(&t, OP_EMBEDDING_BACKWARD, "B %" PRId64 ", T %" PRId64 ", C %" PRId64 ", V %"
                 PRId64 "%s", s->batch, s->length, s->width, s->vocab,
                 s->positions ? ", positions" : "");
-    struct number *dtable = trial_update(&t, "dtable", reals(s->vocab, s->width), 1);
+    struct number *dtable = trial_update(&t, "dtable", masters(s->vocab, s->width), 1);
     struct number *dpositions = NULL;
     if (s->positions)
-        dpositions = trial_update(&t, "dpositions", reals(s->length + 2, s->width), 1);
+        dpositions = trial_update(&t, "dpositions", masters(s->length + 2, s->width), 1);
     else
         trial_absent(&t);
     const double *dout = trial_input(&t, "dout", tensor_3d(NULL, DTYPE_F32, s->batch, s->length,
@@ -69,8 +69,8 @@ void try_layernorm_forward(int64_t n, int64_t width)
 
     trial_begin(&t, OP_LAYERNORM_FORWARD, "N %" PRId64 ", C %" PRId64, n, width);
     struct number *out = trial_output(&t, "out", reals(n, width));
-    struct number *mean = trial_output(&t, "mean", reals(n, 1));
-    struct number *rstd = trial_output(&t, "rstd", reals(n, 1));
+    struct number *mean = trial_output(&t, "mean", masters(n, 1));
+    struct number *rstd = trial_output(&t, "rstd", masters(n, 1));
     double *x = trial_input(&t, "x", reals(n, width), 1);
     const double *weight = trial_input(&t, "weight", reals(width, 1), 2);
     const double *bias = trial_input(&t, "bias", reals(width, 1), 1);
@@ -89,15 +89,15 @@ void try_layernorm_backward(int64_t n, int64_t width)
 
     trial_begin(&t, OP_LAYERNORM_BACKWARD, "N %" PRId64 ", C %" PRId64, n, width);
     struct number *dx = trial_update(&t, "dx", reals(n, width), 1);
-    struct number *dweight = trial_update(&t, "dweight", reals(width, 1), 1);
-    struct number *dbias = trial_update(&t, "dbias", reals(width, 1), 1);
+    struct number *dweight = trial_update(&t, "dweight", masters(width, 1), 1);
+    struct number *dbias = trial_update(&t, "dbias", masters(width, 1), 1);
     const double *dout = trial_input(&t, "dout", reals(n, width), 1);
     double *x = trial_input(&t, "x", reals(n, width), 1);
     const double *weight = trial_input(&t, "weight", reals(width, 1), 2);
     struct number *numbers = shifted_rows(x, n, width);
     reference_layernorm_forward(out, mean, rstd, numbers, weight, weight, n, width);
-    const double *saved_mean = trial_rounded(&t, "mean", reals(n, 1), mean);
-    const double *saved_rstd = trial_rounded(&t, "rstd", reals(n, 1), rstd);
+    const double *saved_mean = trial_rounded(&t, "mean", masters(n, 1), mean);
+    const double *saved_rstd = trial_rounded(&t, "rstd", masters(n, 1), rstd);
     if (dx)
         reference_layernorm_backward(dx, dweight, dbias, dout, x, weight, saved_mean, saved_rstd,
                                      n, width);
@@ -183,8 +183,8 @@ void try_add_layernorm(int64_t n, int64_t width, double rate, bool in_place)
     struct number *sum = in_place ? trial_output_over(&t, "sum", reals(n, width), 4)
                                   : trial_output(&t, "sum", reals(n, width));
     struct number *out = trial_output(&t, "out", reals(n, width));
-    struct number *mean = trial_output(&t, "mean", reals(n, 1));
-    struct number *rstd = trial_output(&t, "rstd", reals(n, 1));
+    struct number *mean = trial_output(&t, "mean", masters(n, 1));
+    struct number *rstd = trial_output(&t, "rstd", masters(n, 1));
     const double *a = trial_input(&t, "a", reals(n, width), 1);
     const double *b = trial_input(&t, "b", reals(n, width), 1);
     const double *weight = trial_input(&t, "weight", reals(width, 1), 2);

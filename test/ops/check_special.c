@@ -1,5 +1,5 @@
-/* check_special.c - what random operands between -1 and 1 do not reach: the whole range of exp and of
- * GELU inside the kernels, and NaN, which must come out wherever it went in. */
+/* check_special.c - what random operands between -1 and 1 do not reach: the whole range of exp and
+ * of GELU inside the kernels, and NaN, which must come out wherever it went in. */
 #include <float.h>
 #include <stdlib.h>
 
@@ -16,8 +16,8 @@ static void check_exp(void)
 
     trial_begin(&t, OP_CROSS_ENTROPY, "e^x from -100 to 0");
     t.arguments.grad_scale = 1;
-    struct number *losses = trial_output(&t, "losses", reals(N_POINTS, 1));
-    struct number *hits = trial_output(&t, "hits", reals(N_POINTS, 1));
+    struct number *losses = trial_output(&t, "losses", masters(N_POINTS, 1));
+    struct number *hits = trial_output(&t, "hits", masters(N_POINTS, 1));
     struct number *gradient = trial_update(&t, "logits", reals(N_POINTS, 2), 1);
     double *logits = t.operands[2].before;
     double *targets = trial_ids(&t, "targets", tensor_1d(NULL, DTYPE_I32, N_POINTS), 2);
@@ -86,9 +86,10 @@ static void check_nan(void)
     try_add_layernorm(5, 33, 0.5, false);
     try_cross_entropy(5, 33, 0, 5);
     try_cross_entropy(5, 33, 1, 5);
+    try_cast(50);
     try_sum(50);
     try_sum_of_squares(50);
-    try_adamw(200, 1);
+    try_adamw(200, 100, 1);
     try_rope(&plain, 3, false);
     /* A NaN in a query's q; its k or v may reach earlier queries of the same tile too. */
     trials.nan_at = 66 * 3 * attention.heads * attention.size + 2;

@@ -44,9 +44,10 @@ void check_attention(void);
 
 /* check_loss.c */
 void try_cross_entropy(int64_t n, int64_t vocab, double grad_scale, double spread);
+void try_cast(int64_t n);
 void try_sum(int64_t n);
 void try_sum_of_squares(int64_t n);
-void try_adamw(int64_t n, int64_t step);
+void try_adamw(int64_t n, int64_t decay_count, int64_t step);
 void check_loss(void);
 
 /* check_dropout.c: the mask itself. */
@@ -59,8 +60,12 @@ void check_math(void);
 /* bench.c */
 void bench(int n_threads);
 
-/* Vectors and matrices of real numbers, without data. */
+/* Vectors and matrices without data, of the `real` and `master` types of ops.h; heads are real. */
 static inline struct tensor reals(int64_t rows, int64_t columns)
+{
+    return tensor_2d(NULL, DTYPE_F32, rows, columns);
+}
+static inline struct tensor masters(int64_t rows, int64_t columns)
 {
     return tensor_2d(NULL, DTYPE_F32, rows, columns);
 }

@@ -409,24 +409,21 @@ void reference_sum_of_squares(struct number *out, const double *x, int64_t n)
 }
 
 void reference_adamw(struct number *weights, struct number *m, struct number *v,
-                     const double *grads, const struct adamw_segment *segments, int n_segments,
-                     const struct adamw_step *step)
+                     const double *grads, int64_t n, const struct adamw_step *step)
 {
     const double t = (double)step->step;
 
-    for (int s = 0; s < n_segments; s++)
-        for (int64_t i = segments[s].offset; i < segments[s].offset + segments[s].count; i++) {
-            const struct number g = multiply(rounded(step->grad_scale), exact(grads[i]));
-            m[i] = add(multiply(m[i], rounded(step->beta1)),
-                       multiply(g, rounded(1 - step->beta1)));
-            v[i] = add(multiply(v[i], rounded(step->beta2)),
-                       multiply(multiply(g, g), rounded(1 - step->beta2)));
-            const struct number m_hat = multiply(m[i], rounded(1 / (1 - pow(step->beta1, t))));
-            const struct number v_hat = multiply(v[i], rounded(1 / (1 - pow(step->beta2, t))));
-            const struct number update = divide(m_hat, add(square_root(v_hat),
-                                                           rounded(step->epsilon)));
-            const double decay = segments[s].decay ? step->lr * step->weight_decay : 0;
-            weights[i] = subtract(multiply(weights[i], rounded(1 - decay)),
-                                  multiply(update, rounded(step->lr)));
-        }
+    for (int64_t i = 0; i < n; i++) {
+        const struct number g = multiply(rounded(step->grad_scale), exact(grads[i]));
+        m[i] = add(multiply(m[i], rounded(step->beta1)), multiply(g, rounded(1 - step->beta1)));
+        v[i] = add(multiply(v[i], rounded(step->beta2)),
+                   multiply(multiply(g, g), rounded(1 - step->beta2)));
+        const struct number m_hat = multiply(m[i], rounded(1 / (1 - pow(step->beta1, t))));
+        const struct number v_hat = multiply(v[i], rounded(1 / (1 - pow(step->beta2, t))));
+        const struct number update = divide(m_hat, add(square_root(v_hat),
+                                                       rounded(step->epsilon)));
+        const double decay = i < step->decay_count ? step->lr * step->weight_decay : 0;
+        weights[i] = subtract(multiply(weights[i], rounded(1 - decay)),
+                              multiply(update, rounded(step->lr)));
+    }
 }

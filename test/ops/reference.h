@@ -75,7 +75,6 @@ void reference_sum(struct number *out, const double *x, int64_t n);
 void reference_sum_of_squares(struct number *out, const double *x, int64_t n);
 
 void reference_adamw(struct number *weights, struct number *m, struct number *v,
-                     const double *grads, const struct adamw_segment *segments, int n_segments,
-                     const struct adamw_step *step);
+                     const double *grads, int64_t n, const struct adamw_step *step);
 
 #endif

@@ -212,11 +212,6 @@ struct number *trial_update(struct trial *t, const char *name, struct tensor sha
     return operand->expected;
 }
 
-const double *trial_before(const struct trial *t, int operand)
-{
-    return t->operands[operand].before;
-}
-
 struct dropout trial_dropout(double rate, int64_t first_row)
 {
     return (struct dropout){.rate = rate, .seed = 0x9876543210abcdef ^ trials.seed,
@@ -480,7 +475,7 @@ static void time_subject(const struct trial *t, const struct subject *subject,
         time_calls(t, dev, tensors, &seconds) != OK)
         trials_fail("%s", status_message());
     else
-        printf("%-23s %-40s %-18s %9.3f ms %8.1f %s\n", op_calls[t->op].name, t->shape,
+        printf("%-23s %-52s %-17s %9.3f ms %7.1f %s\n", op_calls[t->op].name, t->shape,
                subject->name, seconds * 1e3, (t->flops > 0 ? t->flops : bytes) / seconds * 1e-9,
                t->flops > 0 ? "GF/s" : "GB/s");
     fflush(stdout);

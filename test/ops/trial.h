@@ -27,7 +27,7 @@ enum {
 /* A table of kernels to be tested. */
 struct subject {
     char name[40];
-    bool composed;                  /* its fused rows are compositions: only those are of interest */
+    bool composed;                  /* fused rows are compositions, and only they are tried */
     struct op_table table;
     struct device *devices[MAX_THREADS];    /* with 1, 2, ... threads; timing: [0] with all */
 };
@@ -88,7 +88,7 @@ double *trial_rounded(struct trial *t, const char *name, struct tensor shape,
 /* An optional operand that is not given. */
 void trial_absent(struct trial *t);
 
-/* An output that is NaN before the call. Returns where to put what is expected, NULL when timing: an
+/* An output that is NaN before the call. Returns where to put what is expected, NULL when timing. An
  * element whose expected value is NaN must be NaN, one with an infinite error may be any number. */
 struct number *trial_output(struct trial *t, const char *name, struct tensor shape);
 /* The same in the memory of the input with the index `same_as`, which may follow later. */
@@ -96,8 +96,6 @@ struct number *trial_output_over(struct trial *t, const char *name, struct tenso
                                  int same_as);
 /* An output that is added to, or updated: random before the call, and so expected to stay. */
 struct number *trial_update(struct trial *t, const char *name, struct tensor shape, double scale);
-/* The values that an update has before the call. */
-const double *trial_before(const struct trial *t, int operand);
 
 /* Dropout with this rate of some step and layer, from global row `first_row` on. */
 struct dropout trial_dropout(double rate, int64_t first_row);

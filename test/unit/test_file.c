@@ -301,8 +301,8 @@ static void what_is_no_file_is_not_replaced(void)
     CHECK_FAILS(atomic_file_open(&file, "/dev/null", 0), ERR_INVALID, "/dev/null");
     CHECK(symlink("/dev/null", temp_path("link")) == 0);
     CHECK_FAILS(atomic_file_open(&file, temp_path("link"), 0), ERR_INVALID, "link");
-    CHECK_FAILS(atomic_file_open(&file, temp_path("absent/new"), 0), ERR_IO, "absent/new");
-    CHECK_FAILS(atomic_file_open(&file, temp_path("absent/"), 0), ERR_IO, "absent/");
+    CHECK_FAILS(atomic_file_open(&file, temp_path("absent/new"), 0), ERR_INVALID, "absent/new");
+    CHECK_FAILS(atomic_file_open(&file, temp_path("absent/"), 0), ERR_INVALID, "absent/");
     CHECK_FAILS(atomic_file_commit(&file), ERR_INVALID, "no file is open");
     atomic_file_discard(&file);
     CHECK(temp_folder_count() == 3);
@@ -380,7 +380,7 @@ static void mapping(void)
     put(path, "");
     CHECK_FAILS(mapped_file_open(&file, path), ERR_INVALID, "is empty");
     mapped_file_close(&file);
-    CHECK_FAILS(mapped_file_open(&file, temp_path("absent")), ERR_IO, strerror(ENOENT));
+    CHECK_FAILS(mapped_file_open(&file, temp_path("absent")), ERR_INVALID, strerror(ENOENT));
     CHECK_FAILS(mapped_file_open(&file, temp_folder), ERR_INVALID, "not a regular file");
     CHECK(mkfifo(pipe_path, 0600) == 0);
     CHECK_FAILS(mapped_file_open(&file, pipe_path), ERR_INVALID, pipe_path);
@@ -401,11 +401,11 @@ static void creating_folders(void)
     CHECK(file_exists(temp_path("a/b/d")));
 
     put(temp_path("plain"), "text");
-    CHECK_FAILS(folder_create(temp_path("plain")), ERR_IO, "a file has this name");
-    CHECK_FAILS(folder_create(temp_path("plain/x")), ERR_IO, "a file has this name");
+    CHECK_FAILS(folder_create(temp_path("plain")), ERR_INVALID, "a file has this name");
+    CHECK_FAILS(folder_create(temp_path("plain/x")), ERR_INVALID, "a file has this name");
     CHECK_FAILS(folder_create(""), ERR_INVALID, "without a name");
     CHECK(symlink(temp_path("nowhere"), temp_path("dangling")) == 0);
-    CHECK_FAILS(folder_create(temp_path("dangling")), ERR_IO, "dangling");
+    CHECK_FAILS(folder_create(temp_path("dangling")), ERR_INVALID, "dangling");
     CHECK(holds(temp_path("plain"), "text"));
 }
 
@@ -415,11 +415,11 @@ static void asking_about_folders(void)
 
     CHECK_OK(folder_check_writable(temp_folder));
     CHECK(temp_folder_count() == 0);
-    CHECK_FAILS(folder_check_writable(temp_path("absent")), ERR_IO, "absent");
+    CHECK_FAILS(folder_check_writable(temp_path("absent")), ERR_INVALID, "absent");
     put(temp_path("plain"), "");
-    CHECK_FAILS(folder_check_writable(temp_path("plain")), ERR_IO, "plain");
+    CHECK_FAILS(folder_check_writable(temp_path("plain")), ERR_INVALID, "plain");
     /* Nobody can create files here, not even the administrator. */
-    CHECK_FAILS(folder_check_writable("/proc/self"), ERR_IO, "/proc/self");
+    CHECK_FAILS(folder_check_writable("/proc/self"), ERR_INVALID, "/proc/self");
 
     CHECK_OK(folder_free_bytes(temp_folder, &bytes));
     CHECK(bytes > 0);

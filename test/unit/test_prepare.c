@@ -385,7 +385,7 @@ static void creates_output_folder(void)
     CHECK_OK(run(&s));
     CHECK(file_exists(s.output));
     s.output = temp_path("text.txt/out.safetensors");
-    CHECK_FAILS(run(&s), ERR_IO, "text.txt");
+    CHECK_FAILS(run(&s), ERR_INVALID, "text.txt");
 }
 
 /* Run with this text as standard input. */
