@@ -1,0 +1,53 @@
+/* settings.h - what the environment tells the emulator, and how it reports a program's mistake.
+ *
+ *     OCTET_EMULATED_GPUS      devices; default 1
+ *     OCTET_EMULATED_MEMORY    bytes of each device; default 8 GiB
+ *     OCTET_EMULATED_CAPABILITY  compute capability times ten; default 90
+ *     OCTET_EMULATOR_ORDER     the order of blocks and of a block's threads: forward (default),
+ *                              reversed, random
+ *     OCTET_EMULATOR_STREAMS   at-once (default): each operation as early as it may run;
+ *                              random: any order that streams and events allow, as late as possible
+ *                              or as early
+ *     OCTET_EMULATOR_SEED      of both random orders: a number, or "any" to take one from the clock;
+ *                              printed with every diagnosis; default 1
+ *     OCTET_EMULATOR_FAIL      calls that fail: fault.h */
+#ifndef OCTET_EMULATOR_SETTINGS_H
+#define OCTET_EMULATOR_SETTINGS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace emulator {
+
+enum class order { forward, reversed, random };
+
+struct settings {
+    int devices;
+    size_t memory;
+    int capability;
+    order threads;
+    bool random_streams;
+    uint64_t seed;
+};
+
+/* Read once, at the first call; a value that makes no sense ends the program with a message. */
+const settings &environment();
+
+/* Reproducible, and good enough to shuffle with. */
+class random_source {
+public:
+    explicit random_source(uint64_t seed) : state(seed) {}
+    uint64_t next();
+    /* Uniform in 0 .. limit-1. */
+    size_t below(size_t limit) { return static_cast<size_t>(next() % limit); }
+
+private:
+    uint64_t state;
+};
+
+/* Print "emulator: ...", how to get the same order again, and abort: a GPU would have gone wrong. */
+[[noreturn]] void stop(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+}
+
+#endif
