@@ -281,7 +281,7 @@ static void check_training(struct oracle *o)
     for (int s = 0; s < o->steps; s++) {
         const double loss = train_batch(o, s), lr = schedule_lr(&o->schedule, s);
         double norm = NAN;
-        CHECK_OK(optimizer_step(&optimizer, s + 1, lr, &norm));
+        CHECK_OK(optimizer_step(&optimizer, s + 1, lr, 1, &norm));
         CHECK_NEAR(lr, double_at(lrs, s), 1e-12);
         CHECK_NEAR(loss, double_at(losses, s), LOSS_TOLERANCE);
         CHECK_NEAR(norm / double_at(norms, s), 1, NORM_TOLERANCE);

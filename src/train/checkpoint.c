@@ -33,12 +33,24 @@ static enum status metadata_count(const struct checkpoint *c, const char *key, i
     return OK;
 }
 
+static enum status metadata_number(const struct checkpoint *c, const char *key, double *value)
+{
+    const char *text;
+    char *end;
+
+    TRY(metadata_text(c, key, &text));
+    *value = strtod(text, &end);
+    if (end == text || *end || isnan(*value))
+        return fail(ERR_INVALID, "%s: damaged: metadata \"%s\" is \"%.40s\", expected a number",
+                    c->path, key, text);
+    return OK;
+}
+
 static enum status read_progress(struct checkpoint *c)
 {
     struct progress_state *p = &c->progress;
     int64_t finished;
-    const char *text;
-    char *end;
+    const char *digest;
 
     TRY(metadata_count(c, KEY_STEP, &p->step));
     TRY(metadata_count(c, KEY_EPOCH, &p->epoch));
@@ -46,15 +58,13 @@ static enum status read_progress(struct checkpoint *c)
     TRY(metadata_count(c, KEY_TOKENS, &p->tokens));
     TRY(metadata_count(c, KEY_GLOBAL_BATCH, &p->global_batch));
     TRY(metadata_count(c, KEY_TOTAL_STEPS, &p->total_steps));
+    TRY(metadata_number(c, KEY_LOSS_SCALE, &p->loss_scale));
+    TRY(metadata_count(c, KEY_SCALE_STEPS, &p->scale_steps));
     TRY(metadata_count(c, KEY_FINISHED, &finished));
+    TRY(metadata_number(c, KEY_BEST_LOSS, &p->best_loss));
+    TRY(metadata_text(c, KEY_DATASET_DIGEST, &digest));
     p->finished = finished != 0;
-    TRY(metadata_text(c, KEY_BEST_LOSS, &text));
-    p->best_loss = strtod(text, &end);
-    if (end == text || *end || isnan(p->best_loss))
-        return fail(ERR_INVALID, "%s: damaged: metadata \"%s\" is \"%.40s\", expected a number",
-                    c->path, KEY_BEST_LOSS, text);
-    TRY(metadata_text(c, KEY_DATASET_DIGEST, &text));
-    snprintf(c->dataset_digest, sizeof c->dataset_digest, "%s", text);
+    snprintf(c->dataset_digest, sizeof c->dataset_digest, "%s", digest);
     return OK;
 }
 

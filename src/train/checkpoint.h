@@ -19,6 +19,8 @@ struct progress_state {
     int64_t tokens;             /* trained on so far */
     int64_t global_batch;       /* windows of a step */
     int64_t total_steps;        /* that the schedule was made for */
+    double loss_scale;          /* float16: what losses are multiplied by; else 1 */
+    int64_t scale_steps;        /* float16: steps since it was changed */
     double best_loss;           /* lowest validation loss so far; infinity before the first */
     bool finished;              /* the final model, its evaluation done */
 };

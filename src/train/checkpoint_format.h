@@ -13,6 +13,8 @@
 #define KEY_TOKENS "tokens"
 #define KEY_GLOBAL_BATCH "global_batch"
 #define KEY_TOTAL_STEPS "total_steps"
+#define KEY_LOSS_SCALE "loss_scale"
+#define KEY_SCALE_STEPS "scale_steps"
 #define KEY_FINISHED "finished"
 #define KEY_BEST_LOSS "best_loss"
 #define KEY_DATASET_DIGEST "dataset_digest"

@@ -19,13 +19,19 @@ static enum status add_count(struct safetensors_writer *w, const char *key, int6
     return add_text(w, key, text);
 }
 
+static enum status add_number(struct safetensors_writer *w, const char *key, double value)
+{
+    char text[32];
+
+    snprintf(text, sizeof text, "%.17g", value);
+    return add_text(w, key, text);
+}
+
 static enum status add_metadata(struct safetensors_writer *w, const struct checkpoint_content *c)
 {
-    char best[32];
     char *config = NULL, *tokenizer = NULL;
     enum status status;
 
-    snprintf(best, sizeof best, "%.17g", c->progress.best_loss);
     TRY_GOTO(status, options_dump(&config_options, c->config, &config), done);
     TRY_GOTO(status, tokenizer_to_json(c->tokenizer, &tokenizer), done);
     TRY_GOTO(status, add_text(w, KEY_FORMAT, CHECKPOINT_FORMAT), done);
@@ -38,7 +44,9 @@ static enum status add_metadata(struct safetensors_writer *w, const struct check
     TRY_GOTO(status, add_count(w, KEY_GLOBAL_BATCH, c->progress.global_batch), done);
     TRY_GOTO(status, add_count(w, KEY_TOTAL_STEPS, c->progress.total_steps), done);
     TRY_GOTO(status, add_count(w, KEY_FINISHED, c->progress.finished), done);
-    TRY_GOTO(status, add_text(w, KEY_BEST_LOSS, best), done);
+    TRY_GOTO(status, add_number(w, KEY_LOSS_SCALE, c->progress.loss_scale), done);
+    TRY_GOTO(status, add_count(w, KEY_SCALE_STEPS, c->progress.scale_steps), done);
+    TRY_GOTO(status, add_number(w, KEY_BEST_LOSS, c->progress.best_loss), done);
     status = add_text(w, KEY_DATASET_DIGEST, c->dataset_digest);
 done:
     free(config);

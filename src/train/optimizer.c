@@ -43,7 +43,8 @@ void optimizer_free(struct optimizer *o)
     *o = (struct optimizer){0};
 }
 
-enum status optimizer_step(struct optimizer *o, int64_t step, double lr, double *grad_norm)
+enum status optimizer_step(struct optimizer *o, int64_t step, double lr, double loss_scale,
+                           double *grad_norm)
 {
     const struct tensor weights = model_weights(o->model), grads = model_gradients(o->model);
     const struct tensor copy = model_compute_copy(o->model);
@@ -51,11 +52,9 @@ enum status optimizer_step(struct optimizer *o, int64_t step, double lr, double 
 
     RUN_OP(OPS_OPTIMIZER, o->dev, sum_of_squares, &o->norm, &grads);
     TRY(device_download(o->dev, &squares, o->norm.data, sizeof squares));
-    *grad_norm = sqrt(squares);
-    if (!isfinite(squares))
-        return fail(ERR_DEVICE, "step %lld: the gradient norm is %g; the weights were left as they "
-                    "are (a lower learning_rate or max_grad_norm may help)", (long long)step,
-                    *grad_norm);
+    *grad_norm = sqrt(squares) / loss_scale;
+    if (!isfinite(*grad_norm))
+        return OK;
 
     const double limit = o->config.max_grad_norm;
     const struct adamw_step adamw = {
@@ -66,7 +65,7 @@ enum status optimizer_step(struct optimizer *o, int64_t step, double lr, double 
         .weight_decay = o->config.weight_decay,
         .decay_count = model_param_table(o->model)->decay_count,
         .step = step,
-        .grad_scale = limit > 0 && *grad_norm > limit ? limit / *grad_norm : 1,
+        .grad_scale = (limit > 0 && *grad_norm > limit ? limit / *grad_norm : 1) / loss_scale,
     };
     RUN_OP(OPS_OPTIMIZER, o->dev, adamw, &weights, &o->m, &o->v, &grads, &copy, &adamw);
     return OK;

@@ -29,8 +29,10 @@ enum status optimizer_create(struct optimizer *optimizer, struct device *dev, st
 /* Safe on a zeroed struct. */
 void optimizer_free(struct optimizer *optimizer);
 
-/* Clip the model's gradients by their global norm and update its weights. `step` counts from 1;
- * *grad_norm is the norm before clipping. */
-enum status optimizer_step(struct optimizer *optimizer, int64_t step, double lr, double *grad_norm);
+/* Clip the model's gradients, which are `loss_scale` times too large, by their global norm and update
+ * its weights. `step` counts from 1; *grad_norm is the norm before clipping, of the true gradients.
+ * Where it is not finite, nothing is changed. */
+enum status optimizer_step(struct optimizer *optimizer, int64_t step, double lr, double loss_scale,
+                           double *grad_norm);
 
 #endif

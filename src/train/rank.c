@@ -1,4 +1,5 @@
 /* rank.c - what one worker owns, and one step of it. */
+#include <math.h>
 #include <stdlib.h>
 
 #include "data/sample_order.h"
@@ -150,6 +151,31 @@ static enum status accumulate(struct rank *rank, double loss_scale)
     return reduce_rest(rank);
 }
 
+/* Float16 overflows where gradients are large and loses them where they are small: the loss is scaled up
+ * as far as it goes (Micikevicius et al. 2018, section 3.2). An overflow halves the scale and passes
+ * over the update; a long time without one doubles it. */
+enum { SCALE_GROWTH_STEPS = 2000 };
+
+static enum status adapt_loss_scale(struct rank *rank, double grad_norm)
+{
+    struct progress_state *progress = &rank->progress;
+
+    if (!isfinite(grad_norm) && (rank->dev->real != DTYPE_F16 || progress->loss_scale <= 1))
+        return fail(ERR_DEVICE, "step %lld: the gradient norm is %g; the weights were left as they "
+                    "are (a lower learning_rate or max_grad_norm may help)",
+                    (long long)progress->step + 1, grad_norm);
+    if (rank->dev->real != DTYPE_F16)
+        return OK;
+    if (!isfinite(grad_norm)) {
+        progress->loss_scale /= 2;
+        progress->scale_steps = 0;
+    } else if (++progress->scale_steps == SCALE_GROWTH_STEPS) {
+        progress->loss_scale *= 2;
+        progress->scale_steps = 0;
+    }
+    return OK;
+}
+
 enum status rank_step(struct rank *rank, struct monitor_step *record)
 {
     const struct run *run = rank->run;
@@ -159,9 +185,11 @@ enum status rank_step(struct rank *rank, struct monitor_step *record)
     const double lr = schedule_lr(&run->schedule, progress->step);
     double totals[2], grad_norm;
 
-    TRY(accumulate(rank, 1 / (double)tokens));
+    TRY(accumulate(rank, progress->loss_scale / (double)tokens));
     TRY(device_download(rank->dev, totals, sums.data, sizeof totals));
-    TRY(optimizer_step(&rank->optimizer, progress->step + 1, lr, &grad_norm));
+    TRY(optimizer_step(&rank->optimizer, progress->step + 1, lr, progress->loss_scale,
+                       &grad_norm));
+    TRY(adapt_loss_scale(rank, grad_norm));
 
     progress->step++;
     progress->position += run->batch.global_batch;

@@ -8,6 +8,8 @@
 #include "base/resource.h"
 #include "train/run.h"
 
+enum { FIRST_LOSS_SCALE = 65536 };
+
 static enum status read_file(struct config *config, const char *path)
 {
     char *found;
@@ -130,9 +132,14 @@ enum status run_plan_steps(struct run *run)
 {
     const struct config *config = &run->config;
 
-    run->start = (struct progress_state){.best_loss = INFINITY};
+    run->start = (struct progress_state){.best_loss = INFINITY, .loss_scale = FIRST_LOSS_SCALE};
     if (run->resume.path)
         run->start = run->resume.progress;
+    /* A checkpoint of another number format brings no scale for this one. */
+    if (run->devices.real != DTYPE_F16)
+        run->start.loss_scale = 1;
+    else if (run->start.loss_scale <= 1)
+        run->start.loss_scale = FIRST_LOSS_SCALE;
     if (run->resume.path && strcmp(run->resume.dataset_digest, run->data.digest) != 0) {
         log_warning("%s holds other tokens than the checkpoint was trained on; going on at the same "
                     "place in them, and looking for the best validation loss anew",
