@@ -17,7 +17,8 @@ struct settings {
 static const struct option rows[] = {
     {.flag = "resume", .placeholder = "PATH|auto", .type = OPTION_ARGUMENT,
      .offset = offsetof(struct settings, resume),
-     .help = "go on with a run from this checkpoint; auto: the newest in save_dir, if any"},
+     .help = "go on with a run from this checkpoint, or the newest in this folder; auto: the "
+             "newest in save_dir, if any"},
     {.flag = "init", .placeholder = "WEIGHTS", .type = OPTION_ARGUMENT,
      .offset = offsetof(struct settings, init),
      .help = "start a new run from the weights in this safetensors file"},

@@ -41,7 +41,7 @@ struct monitor_evaluation {
 struct monitor;
 
 /* A new run moves an older metrics.jsonl aside (metrics_TIMESTAMP.jsonl, its own time); TensorBoard
- * files get a name of their own. ERR_IO if nothing can be written into log_dir; one file that can't
+ * files get a name of their own. ERR_INVALID or ERR_IO if nothing can be written into log_dir; one file that can't
  * be opened is a warning. */
 enum status monitor_create(struct monitor **out, const struct monitor_config *config);
 /* The first step seen, every log_every-th and the last get a plain line: in the log file, and where

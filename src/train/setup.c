@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -20,13 +21,21 @@ static enum status read_file(struct config *config, const char *path)
     return status;
 }
 
-/* Settings of a new run: defaults, file, flags. */
+/* Settings of a new run: defaults, file, flags. config/default.ini says nothing but the defaults, so a
+ * program that was copied away from it does without. */
 static enum status read_new(struct config *config, const struct command_line *line)
 {
-    const char *path = line->n_positional ? line->positional[0] : "config/default.ini";
-
     options_default(&config_options, config);
-    TRY(read_file(config, path));
+    if (line->n_positional) {
+        TRY(read_file(config, line->positional[0]));
+    } else {
+        char *found;
+        if (resource_find("config/default.ini", resource_folders(), &found) == OK) {
+            const enum status status = options_read_file(&config_options, config, found);
+            free(found);
+            TRY(status);
+        }
+    }
     return command_line_apply(line, &config_options, config);
 }
 
@@ -47,18 +56,24 @@ static enum status read_resumed(struct run *run, const struct command_line *line
     return OK;
 }
 
-/* The checkpoint to go on from: the path that was given, or the newest; NULL if there is none yet. The
- * caller frees it. */
+/* The checkpoint to go on from: the one that was given, or the newest in a folder; NULL if there is none
+ * yet. The caller frees it. */
 static enum status find_resume(const struct run *run, const char *resume, char **path)
 {
+    const bool is_auto = strcmp(resume, "auto") == 0;
+    const char *folder = is_auto ? run->config.checkpoint.save_dir : resume;
+    struct stat info;
+
     *path = NULL;
-    if (strcmp(resume, "auto") != 0) {
+    if (!is_auto && (stat(resume, &info) != 0 || !S_ISDIR(info.st_mode))) {
         *path = strdup(resume);
         return *path ? OK : fail(ERR_NOMEM, "no memory to resume %s", resume);
     }
-    TRY(saves_find_newest(run->config.checkpoint.save_dir, path));
+    TRY(saves_find_newest(folder, path));
+    if (!*path && !is_auto)
+        return fail(ERR_INVALID, "--resume %s: there are no checkpoints in this folder", resume);
     if (!*path)
-        log_notice("nothing to resume in %s: starting a new run", run->config.checkpoint.save_dir);
+        log_notice("nothing to resume in %s: starting a new run", folder);
     return OK;
 }
 

@@ -34,6 +34,19 @@ struct running_thread : thread {
     async_copies copies;
 };
 
+/* Literals of the same text need not have the same address, but most have. */
+bool same_text(const char *a, const char *b)
+{
+    return a == b || strcmp(a, b) == 0;
+}
+
+/* Whether both wait in the same call. */
+bool same_place(const running_thread &a, const running_thread &b)
+{
+    return a.where.line == b.where.line && same_text(a.where.file, b.where.file) &&
+           same_text(a.waits_for, b.waits_for);
+}
+
 struct warp {
     unsigned alive, arrived;    /* lanes that have not returned; those that wait here */
     unsigned masks[WARP];
@@ -323,9 +336,7 @@ void grid_runner::release_barrier()
             continue;
         if (!first)
             first = &thread;
-        if (strcmp(thread.waits_for, first->waits_for) != 0 ||
-            thread.where.line != first->where.line ||
-            strcmp(thread.where.file, first->where.file) != 0)
+        if (!same_place(thread, *first))
             stop_here("its threads wait at different barriers");
         sum += thread.barrier_value;
     }
@@ -421,8 +432,7 @@ void grid_runner::check_meeting(int warp_number, unsigned mask, int by)
     for (int i = 0; i < WARP; i++)
         if (mask >> i & 1 && ((warp.masks[i] & warp.alive) != mask ||
                               warp.functions[i] != warp.functions[by] ||
-                              lanes[i].where.line != lanes[by].where.line ||
-                              strcmp(lanes[i].where.file, lanes[by].where.file) != 0))
+                              !same_place(lanes[i], lanes[by])))
             stop_here("the lanes of a warp wait for different warp-wide operations");
 }
 
@@ -434,9 +444,7 @@ void grid_runner::stop_here(const char *message)
     for (const running_thread &thread : threads) {
         if (thread.standing != state::at_barrier && thread.standing != state::at_warp)
             continue;
-        const auto same = [&](const running_thread *other) {
-            return other->where.line == thread.where.line && other->waits_for == thread.waits_for;
-        };
+        const auto same = [&](const running_thread *other) { return same_place(*other, thread); };
         if (std::any_of(told.begin(), told.end(), same))
             continue;
         told.push_back(&thread);

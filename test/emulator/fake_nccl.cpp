@@ -351,14 +351,13 @@ ncclResult_t ncclCommDestroy(ncclComm_t communicator)
     {
         const usage now(communicator, "ncclCommDestroy");
         const std::lock_guard<std::mutex> lock(group->mutex);
-        if (emulator::fault_due("nccl", "ncclCommDestroy", communicator->device))
-            return ncclSystemError;
         if (group->n_done[index] != group->n_queued[index])
             emulator::stop("ncclCommDestroy: rank %d has a collective pending, so this would hang",
                            communicator->rank);
     }
+    const bool fails = emulator::fault_due("nccl", "ncclCommDestroy", communicator->device);
     close(communicator);
-    return ncclSuccess;
+    return fails ? ncclSystemError : ncclSuccess;
 }
 
 /* With a collective pending it returns only when all ranks abort. */

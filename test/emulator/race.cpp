@@ -236,6 +236,13 @@ using emulator::visit_bytes;
         return __atomic_##name(p, value, __ATOMIC_SEQ_CST);                                     \
     }
 
+#define ATOMIC_EXCHANGE(bits, type)                                                             \
+    type __tsan_atomic##bits##_exchange(type *p, type value, int)                               \
+    {                                                                                           \
+        visit_bytes(p, sizeof *p, access::atomic, CALLER);                                      \
+        return __atomic_exchange_n(p, value, __ATOMIC_SEQ_CST);                                 \
+    }
+
 #define ATOMIC_COMPARE(bits, type, strength, weak)                                              \
     int __tsan_atomic##bits##_compare_exchange_##strength(type *p, type *expected, type value,  \
                                                           int, int)                             \
@@ -243,6 +250,15 @@ using emulator::visit_bytes;
         visit_bytes(p, sizeof *p, access::atomic, CALLER);                                      \
         return __atomic_compare_exchange_n(p, expected, value, weak, __ATOMIC_SEQ_CST,          \
                                            __ATOMIC_SEQ_CST);                                   \
+    }
+
+#define ATOMIC_COMPARE_VALUE(bits, type)                                                        \
+    type __tsan_atomic##bits##_compare_exchange_val(type *p, type expected, type value, int, int) \
+    {                                                                                           \
+        visit_bytes(p, sizeof *p, access::atomic, CALLER);                                      \
+        __atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_SEQ_CST,               \
+                                    __ATOMIC_SEQ_CST);                                          \
+        return expected;                                                                        \
     }
 
 #define ATOMICS(bits, type)                                                                     \
@@ -261,8 +277,10 @@ using emulator::visit_bytes;
     ATOMIC_CHANGE(bits, type, fetch_and)                                                        \
     ATOMIC_CHANGE(bits, type, fetch_or)                                                         \
     ATOMIC_CHANGE(bits, type, fetch_xor)                                                        \
+    ATOMIC_EXCHANGE(bits, type)                                                                 \
     ATOMIC_COMPARE(bits, type, strong, false)                                                   \
-    ATOMIC_COMPARE(bits, type, weak, true)
+    ATOMIC_COMPARE(bits, type, weak, true)                                                      \
+    ATOMIC_COMPARE_VALUE(bits, type)
 
 /* No header declares them. */
 #pragma GCC diagnostic ignored "-Wmissing-declarations"

@@ -23,6 +23,12 @@ struct device {
     cudaError_t error = cudaSuccess;
     haste pace = haste::at_once;
     random_source random{0};
+
+    void choose_pace()
+    {
+        if (environment().random_streams)
+            pace = static_cast<haste>(random.below(3));
+    }
 };
 
 struct scheduler {
@@ -33,8 +39,10 @@ struct scheduler {
 
     scheduler() : devices(static_cast<size_t>(environment().devices))
     {
-        for (size_t i = 0; i < devices.size(); i++)
+        for (size_t i = 0; i < devices.size(); i++) {
             devices[i].random = random_source(environment().seed * 64 + i);
+            devices[i].choose_pace();
+        }
     }
 };
 
@@ -156,8 +164,7 @@ void wait_until(int device_index, const queue *target, const std::function<bool(
         if (all.changes == before)
             all.changes++;
     }
-    if (environment().random_streams)
-        device.pace = static_cast<haste>(device.random.below(3));
+    device.choose_pace();
 }
 
 }

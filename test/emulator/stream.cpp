@@ -130,7 +130,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
     const cudaError_t lost = device_error(stream_device(stream));
     if (lost != cudaSuccess)
         return record_error(lost);
-    return done ? cudaSuccess : cudaErrorNotReady;
+    return done ? cudaSuccess : record_error(cudaErrorNotReady);
 }
 
 cudaError_t cudaDeviceSynchronize(void)
@@ -235,7 +235,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
 
     if (lost != cudaSuccess)
         return record_error(lost);
-    return done ? cudaSuccess : cudaErrorNotReady;
+    return done ? cudaSuccess : record_error(cudaErrorNotReady);
 }
 
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end)

@@ -351,7 +351,7 @@ static void no_folder(void)
     const struct monitor_config config = {.log_dir = in_folder("absent"), .total_steps = 1};
     struct monitor *m = NULL;
 
-    CHECK_FAILS(monitor_create(&m, &config), ERR_IO, "absent");
+    CHECK_FAILS(monitor_create(&m, &config), ERR_INVALID, "absent");
     CHECK(m == NULL);
 }
 

@@ -156,7 +156,7 @@ static void refusals(void)
     CHECK(!text.name && text.fd < 0 && text.stream < 0);
     /* No copy can be made in a folder that is a file. */
     CHECK(temp_put(temp_path("file"), "x", 1));
-    CHECK_FAILS(source_text_open(&text, "/dev/null", temp_path("file"), &stop), ERR_IO, "file");
+    CHECK_FAILS(source_text_open(&text, "/dev/null", temp_path("file"), &stop), ERR_INVALID, "file");
 }
 
 static void stopped(void)
