@@ -26,14 +26,16 @@ static enum status sum_all(struct cuda_comm *comm, const struct tensor *x)
 static enum status loopback_sum(struct cuda_comm *comm, const struct tensor *x)
 {
     struct cuda_group *group = comm->group;
+    const cudaStream_t stream = cuda_device(comm->dev)->comm_stream;
 
     if (comm->base.rank == 0)
         TRY(sum_all(comm, x));
     /* Until rank 0 has recorded its event, the others cannot wait for it. */
     TRY(barrier_wait(group->barrier));
-    if (comm->base.rank != 0)
-        CUDA_TRY(comm->dev, cudaStreamWaitEvent(cuda_device(comm->dev)->comm_stream,
-                                                group->comms[0]->done, 0));
+    if (comm->base.rank == 0)
+        return OK;
+    CUDA_TRY(comm->dev, cudaStreamWaitEvent(stream, group->comms[0]->done, 0));
+    CUDA_TRY(comm->dev, cudaEventRecord(comm->done, stream));
     return OK;
 }
 

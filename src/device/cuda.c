@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "device/gpu.h"
 #include "kernels/ops.h"
 
 enum { WORKSPACE_MIB = 32 };    /* what NVIDIA advises for Hopper; 4 MiB would do before it */
@@ -13,7 +14,7 @@ enum status cuda_fail(const struct device *dev, const char *call, cudaError_t er
     return fail(ERR_DEVICE, "%s: %s: %s", dev->description, call, cudaGetErrorString(error));
 }
 
-int cuda_device_count(void)
+int gpu_count(void)
 {
     int count = 0;
 
@@ -23,6 +24,11 @@ int cuda_device_count(void)
         return 0;
     }
     return count;
+}
+
+const char *gpu_support(void)
+{
+    return "no GPU is visible (is its driver there, and CUDA_VISIBLE_DEVICES right?)";
 }
 
 static size_t cuda_scratch_size(const struct device *dev, const struct op_limits *limits)
@@ -158,8 +164,7 @@ static enum status open_device(struct cuda_device *cuda)
     return OK;
 }
 
-enum status cuda_device_create(struct device **out, int ordinal, enum dtype real,
-                               bool deterministic)
+enum status gpu_open(struct device **out, int ordinal, enum dtype real, bool deterministic)
 {
     struct cuda_device *cuda = calloc(1, sizeof *cuda);
 

@@ -1,4 +1,5 @@
-/* cuda.h - a GPU as a device: one compute stream, one collective stream, cuBLASLt.
+/* cuda.h - a GPU as a device: one compute stream, one collective stream, cuBLASLt. gpu_open() of gpu.h
+ * makes one.
  *
  * Only src/device/cuda*, src/comm/comm_nccl* and kernels/cuda include this file. */
 #ifndef OCTET_DEVICE_CUDA_H
@@ -39,12 +40,6 @@ static inline cudaStream_t cuda_stream(struct device *dev)
 {
     return cuda_device(dev)->stream;
 }
-
-/* GPUs that the runtime sees; 0 without a driver. */
-int cuda_device_count(void);
-/* ERR_DEVICE names the GPU and the call that failed. `real`: F32, BF16 or F16. */
-enum status cuda_device_create(struct device **out, int ordinal, enum dtype real,
-                               bool deterministic);
 
 /* Record "GPU 3 (NAME): CALL: cudaGetErrorString" and return ERR_DEVICE. */
 enum status cuda_fail(const struct device *dev, const char *call, cudaError_t error);

@@ -11,6 +11,8 @@ static enum status create_comm(struct rank *rank)
 
     if (rank->worker->size == 1)
         return comm_self_create(&rank->comm);
+    if (run->devices.on_gpus)
+        return comm_cuda_create(&rank->comm, run->gpu_group, rank->worker->rank, rank->dev);
     return comm_local_create(&rank->comm, run->group, rank->worker->rank, rank->dev);
 }
 

@@ -3,6 +3,7 @@
 #define OCTET_RUN_H
 
 #include "comm/comm.h"
+#include "comm/cuda_comm.h"
 #include "data/dataset.h"
 #include "generate/generate.h"
 #include "monitor/monitor.h"
@@ -28,7 +29,8 @@ struct run {
     struct schedule schedule;
     struct progress_state start;
     struct barrier *barrier;
-    struct comm_group *group;
+    struct comm_group *group;           /* of CPU workers */
+    struct cuda_group *gpu_group;       /* of several GPUs */
     struct saves saves;
     struct monitor *monitor;
     struct rank *ranks;                 /* one for each worker; freed when all threads have ended */

@@ -51,7 +51,7 @@ static void print_plan(const struct run *run, const struct plan_memory *memory,
              (long long)run->steps.epochs, run->steps.epochs == 1 ? "" : "s",
              (long long)run->steps.per_epoch);
     plan_memory_print(memory, run->devices.n_workers);
-    if (run->config.training.use_amp)
+    if (run->config.training.use_amp && !run->devices.on_gpus)
         log_notice("use_amp: CPU workers compute in float32");
     if (run->resume.path)
         log_info("resuming %s at step %lld", run->resume.path, (long long)run->start.step);
@@ -77,6 +77,25 @@ static enum status lock_folders(struct run *run)
         save.st_dev == log.st_dev && save.st_ino == log.st_ino)
         return OK;
     return folder_lock(run->config.logging.log_dir, &run->locks[1]);
+}
+
+static enum status create_group(struct run *run)
+{
+    const int n = run->devices.n_workers;
+
+    if (!run->devices.on_gpus)
+        return comm_group_create(&run->group, n, run->barrier);
+    if (n == 1)
+        return OK;
+    int *ordinals = malloc((size_t)n * sizeof *ordinals);
+    if (!ordinals)
+        return fail(ERR_NOMEM, "no memory for %d GPUs", n);
+    for (int i = 0; i < n; i++)
+        ordinals[i] = i;
+    const enum status status = cuda_group_create_nccl(&run->gpu_group, n, ordinals, run->barrier,
+                                                      CUDA_COMM_TIMEOUT);
+    free(ordinals);
+    return status;
 }
 
 static enum status prepare(struct run *run, const struct run_options *options)
@@ -105,7 +124,7 @@ static enum status prepare(struct run *run, const struct run_options *options)
     };
     TRY(monitor_create(&run->monitor, &monitor));
     TRY(barrier_create(&run->barrier, run->devices.n_workers));
-    TRY(comm_group_create(&run->group, run->devices.n_workers, run->barrier));
+    TRY(create_group(run));
     run->ranks = calloc((size_t)run->devices.n_workers, sizeof *run->ranks);
     return run->ranks ? OK : fail(ERR_NOMEM, "no memory for %d workers", run->devices.n_workers);
 }
@@ -123,7 +142,11 @@ enum status run_train(const struct run_options *options, int *signal)
         stop_on_signals();
         status = world_run(run.devices.n_workers, run.barrier, run_worker, &run);
         *signal = run.stopped_by;
-        /* Only now may memory go that other ranks could still have been reading. */
+        /* Only now may memory go that other ranks could still have been reading. Communicators go
+         * first: freeing device memory waits for a collective that hangs. */
+        const enum status group_status = cuda_group_destroy(run.gpu_group);
+        if (status == OK)
+            status = group_status;
         for (int i = 0; i < run.devices.n_workers; i++)
             rank_free(&run.ranks[i]);
     }

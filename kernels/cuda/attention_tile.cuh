@@ -1,0 +1,189 @@
+/* attention_tile.cuh - what the attention kernels on tensor cores share: tiles of rows in shared
+ * memory, and products of a warp's rows with a tile.
+ *
+ * A tile is some rows of one head, D 16-bit numbers each, in chunks of 16 bytes. T is the real type.
+ * Fragments of products are held as ptx.h draws them; M of them, 16 rows each, are a warp's rows. */
+#ifndef OCTET_CUDA_ATTENTION_TILE_CUH
+#define OCTET_CUDA_ATTENTION_TILE_CUH
+
+#include "kernels/cuda/attention_call.cuh"
+
+/* Rows of D numbers in shared memory. ldmatrix reads one chunk of eight rows at once, which are to be
+ * in different banks, 128 bytes in all: so every row permutes its chunks in its own way. */
+template <typename T, int D> struct shared_tile {
+    static constexpr int CHUNKS = D / 8, CYCLE = CHUNKS < 8 ? CHUNKS : 8;
+    T *shared;
+    int start;                  /* of the tile, a multiple of 128 bytes */
+
+    __device__ __forceinline__ shared_tile after(int rows) const
+    {
+        return {shared, start + rows * D};
+    }
+    __device__ __forceinline__ int place(int row, int chunk) const
+    {
+        return start + row * D + (chunk ^ row * CYCLE / 8 % CYCLE) * 8;
+    }
+    /* `rows` rows, a multiple of 8, and `chunks` chunks from the place of a row's chunk 0, or an even
+     * number from its chunk 1. With constants it takes one operation; the rest is in the address. */
+    __device__ __forceinline__ T *from(int place, int rows, int chunks) const
+    {
+        return shared + (place ^ chunks % CYCLE * 8) + (chunks / CYCLE * CYCLE * 8 + rows * D);
+    }
+};
+
+/* Begin to copy rows first .. first+ROWS-1 of a head. Behind the head's end its last row is taken
+ * again: what is computed from it is never used, but has to be the numbers of this head. */
+template <int ROWS, int THREADS, typename T, int D>
+DEVICE_FUNCTION void load_rows(shared_tile<T, D> tile, const T *head, int stride, int first,
+                               int n_rows)
+{
+    constexpr int CHUNKS = D / 8, STEP = THREADS / CHUNKS;
+    const int row = threadIdx.x / CHUNKS, chunk = threadIdx.x % CHUNKS;
+    const int to = opaque(tile.place(row, chunk)), stride_bytes = stride * (int)sizeof(T);
+    const char *from = (const char *)(head + chunk * 8);
+    static_assert(ROWS % STEP == 0 && STEP % 8 == 0, "every thread copies as many chunks");
+
+#pragma unroll
+    for (int i = 0; i < ROWS; i += STEP)
+        cp_async_16(tile.from(to, i, 0),
+                    from + (int64_t)min(first + row + i, n_rows - 1) * stride_bytes);
+}
+
+/* The warp's 16 M rows of a tile, from `row` on, as the a of products: kept in registers if HOLD,
+ * else read again for every product. */
+template <typename T, int D, int M, bool HOLD> struct row_operand {
+    shared_tile<T, D> tile;
+    int row;
+    uint32_t parts[HOLD ? D / 16 : 1][M][4];
+
+    __device__ __forceinline__ void read(uint32_t part[M][4], int k) const
+    {
+        const int lane = lane_index(), from = opaque(tile.place(row + lane % 16, lane / 16));
+
+#pragma unroll
+        for (int m = 0; m < M; m++)
+            ldmatrix_x4(part[m], tile.from(from, 16 * m, 2 * k));
+    }
+    /* The tile has arrived. */
+    __device__ __forceinline__ void begin()
+    {
+        if (HOLD) {
+#pragma unroll
+            for (int k = 0; k < D / 16; k++)
+                read(parts[k], k);
+        }
+    }
+    /* Columns 16 k .. 16 k + 15. */
+    __device__ __forceinline__ const uint32_t (*part(int k))[4]
+    {
+        if (HOLD)
+            return parts[k];
+        read(parts[0], k);
+        return parts[0];
+    }
+};
+
+/* c (16 M, 8 N) = a (16 M, D) tile^T, tile (8 N, D). */
+template <typename T, int D, int M, int N, bool HOLD>
+DEVICE_FUNCTION void multiply_transposed(float (&c)[M][N][4], row_operand<T, D, M, HOLD> &a,
+                                         shared_tile<T, D> tile)
+{
+    const int lane = lane_index();
+    const int from = opaque(tile.place(lane / 16 * 8 + lane % 8, lane / 8 % 2));
+
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                c[m][n][i] = 0;
+#pragma unroll
+    for (int k = 0; k < D / 16; k++) {
+        const uint32_t(*part)[4] = a.part(k);
+#pragma unroll
+        for (int n = 0; n < N; n += 2) {
+            uint32_t b[4];
+            ldmatrix_x4(b, tile.from(from, 8 * n, 2 * k));
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                mma_m16n8k16(c[m][n], part[m], b, T());
+                mma_m16n8k16(c[m][n + 1], part[m], b + 2, T());
+            }
+        }
+    }
+}
+
+/* c (16 M, D) += p (16 M, 8 N) tile, tile (8 N, D); p is the result of another product. */
+template <typename T, int D, int M, int N>
+DEVICE_FUNCTION void multiply_add(float (&c)[M][D / 8][4], const float (&p)[M][N][4],
+                                  shared_tile<T, D> tile)
+{
+    const int lane = lane_index(), from = opaque(tile.place(lane % 16, lane / 16));
+
+#pragma unroll
+    for (int k = 0; k < N / 2; k++) {
+        uint32_t a[M][4];
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                packed<T, 2> pair;
+                vector_pack(pair, &p[m][2 * k + i / 2][i % 2 * 2]);
+                a[m][i] = pair.word[0];
+            }
+#pragma unroll
+        for (int n = 0; n < D / 8; n += 2) {
+            uint32_t b[4];
+            ldmatrix_x4_trans(b, tile.from(from, 16 * k, n));
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                mma_m16n8k16(c[m][n], a[m], b, T());
+                mma_m16n8k16(c[m][n + 1], a[m], b + 2, T());
+            }
+        }
+    }
+}
+
+/* Write the warp's rows of a result to rows first + row ... of a head, as far as there are such. They
+ * go through the warp's own rows of a tile, so that whole rows are written, 16 bytes a lane. */
+template <typename T, int D, int M>
+DEVICE_FUNCTION void store_rows(T *head, int stride, const float (&c)[M][D / 8][4],
+                                shared_tile<T, D> tile, int row, int first, int n_rows)
+{
+    constexpr int CHUNKS = D / 8;
+    const int lane = lane_index(), to = opaque(tile.place(row + lane / 4, 0) + lane % 4 * 2);
+
+    __syncwarp();
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < CHUNKS; n++)
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+                vector_store<2>(tile.from(to, 16 * m + 8 * half, n), &c[m][n][2 * half]);
+    __syncwarp();
+#pragma unroll
+    for (int i = 0; i < M * CHUNKS / 2; i++) {
+        const int number = 32 * i + lane, r = row + number / CHUNKS, chunk = number % CHUNKS;
+        if (first + r < n_rows)
+            *(packed<T, 8> *)(head + (int64_t)(first + r) * stride + chunk * 8) =
+                *(const packed<T, 8> *)tile.from(tile.place(r, chunk), 0, 0);
+    }
+}
+
+/* What belongs to keys behind the query becomes `hidden`; `key` and `query` are the thread's first. */
+template <int M, int N>
+DEVICE_FUNCTION void hide_future(float (&s)[M][N][4], int key, int query, float hidden)
+{
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < N; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (key + 8 * n + i % 2 > query + 16 * m + i / 2 * 8)
+                    s[m][n][i] = hidden;
+}
+
+#endif

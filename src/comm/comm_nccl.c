@@ -1,0 +1,152 @@
+/* comm_nccl.c - collectives through NCCL: one communicator for each GPU, all made at once. */
+#include <nccl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "comm/cuda_group.h"
+
+enum { ABORT_SECONDS = 10 };
+
+struct nccl_group {
+    struct cuda_group base;
+    ncclComm_t *communicators;  /* one for each rank, used by that rank's thread alone */
+};
+
+static ncclComm_t communicator(const struct cuda_comm *comm)
+{
+    return ((const struct nccl_group *)comm->group)->communicators[comm->base.rank];
+}
+
+static enum status nccl_fail(const struct cuda_comm *comm, const char *call, ncclResult_t result)
+{
+    return fail(ERR_COMM, "%s: %s: %s: %s", comm->dev->description, call,
+                ncclGetErrorString(result), ncclGetLastError(communicator(comm)));
+}
+
+static enum status nccl_sum(struct cuda_comm *comm, const struct tensor *x)
+{
+    const ncclDataType_t type = x->dtype == DTYPE_F64 ? ncclFloat64 : ncclFloat32;
+    const cudaStream_t stream = cuda_device(comm->dev)->comm_stream;
+    const ncclResult_t result = ncclAllReduce(x->data, x->data, (size_t)tensor_count(x), type,
+                                              ncclSum, communicator(comm), stream);
+
+    if (result != ncclSuccess)
+        return nccl_fail(comm, "ncclAllReduce", result);
+    CUDA_TRY(comm->dev, cudaEventRecord(comm->done, stream));
+    return OK;
+}
+
+static enum status nccl_check(struct cuda_comm *comm)
+{
+    ncclResult_t later;
+    const ncclResult_t result = ncclCommGetAsyncError(communicator(comm), &later);
+
+    if (result != ncclSuccess)
+        return nccl_fail(comm, "ncclCommGetAsyncError", result);
+    if (later != ncclSuccess && later != ncclInProgress)
+        return nccl_fail(comm, "all-reduce", later);
+    return OK;
+}
+
+static void *abort_one(void *opaque)
+{
+    return ncclCommAbort(opaque) == ncclSuccess ? NULL : opaque;
+}
+
+/* All communicators at the same time, since each may wait for the others; and on threads of their
+ * own, since even so it may never return. Those threads are then left behind. */
+static enum status abort_all(const struct nccl_group *group)
+{
+    const int size = group->base.size;
+    pthread_t *threads = calloc((size_t)size, sizeof *threads);
+    struct timespec deadline;
+    int n_started = 0, n_aborted = 0;
+
+    if (!threads)
+        return fail(ERR_NOMEM, "no memory to abort %d communicators", size);
+    clock_gettime(CLOCK_REALTIME, &deadline);
+    deadline.tv_sec += ABORT_SECONDS;
+    while (n_started < size && pthread_create(&threads[n_started], NULL, abort_one,
+                                              group->communicators[n_started]) == 0)
+        n_started++;
+    for (int i = 0; i < n_started; i++) {
+        void *failed;
+        if (pthread_timedjoin_np(threads[i], &failed, &deadline) == 0 && !failed)
+            n_aborted++;
+    }
+    free(threads);
+    if (n_aborted < size)
+        return fail(ERR_COMM, "NCCL: %d of %d communicators could not be aborted in %d s",
+                    size - n_aborted, size, ABORT_SECONDS);
+    return OK;
+}
+
+static enum status destroy_all(const struct nccl_group *group)
+{
+    enum status status = OK;
+
+    for (int rank = 0; rank < group->base.size; rank++) {
+        const ncclResult_t result = ncclCommDestroy(group->communicators[rank]);
+        if (result != ncclSuccess)
+            status = fail(ERR_COMM, "NCCL: cannot close the communicator of rank %d: %s", rank,
+                          ncclGetErrorString(result));
+    }
+    return status;
+}
+
+static void nccl_release(struct nccl_group *group)
+{
+    free(group->communicators);
+    cuda_group_release(&group->base);
+    free(group);
+}
+
+static enum status nccl_destroy(struct cuda_group *base, bool broken)
+{
+    struct nccl_group *group = (struct nccl_group *)base;
+    const enum status status = broken ? abort_all(group) : destroy_all(group);
+
+    nccl_release(group);
+    return status;
+}
+
+static const struct cuda_group_ops nccl_ops = {
+    .comm = {"nccl", cuda_comm_all_reduce, cuda_comm_wait, cuda_comm_destroy},
+    .sum = nccl_sum,
+    .check = nccl_check,
+    .destroy = nccl_destroy,
+};
+
+static enum status open_communicators(struct nccl_group *group, const int *ordinals)
+{
+    const int size = group->base.size;
+
+    group->communicators = calloc((size_t)size, sizeof *group->communicators);
+    if (!group->communicators)
+        return fail(ERR_NOMEM, "no memory for %d communicators", size);
+    const ncclResult_t result = ncclCommInitAll(group->communicators, size, ordinals);
+    if (result != ncclSuccess)
+        return fail(ERR_COMM, "NCCL between %d GPUs: %s: %s; NCCL_DEBUG=INFO tells more", size,
+                    ncclGetErrorString(result), ncclGetLastError(NULL));
+    return OK;
+}
+
+enum status cuda_group_create_nccl(struct cuda_group **out, int size, const int *ordinals,
+                                   struct barrier *barrier, double timeout)
+{
+    struct nccl_group *group = calloc(1, sizeof *group);
+
+    *out = NULL;
+    if (!group)
+        return fail(ERR_NOMEM, "no memory for a group of %d ranks", size);
+    enum status status = cuda_group_init(&group->base, &nccl_ops, size, barrier, timeout);
+    if (status == OK)
+        status = open_communicators(group, ordinals);
+    if (status != OK) {
+        nccl_release(group);
+        return status;
+    }
+    *out = &group->base;
+    return OK;
+}
