@@ -38,8 +38,9 @@ DEVICE_FUNCTION void key_gradients(float (&s)[M][N][4], float (&dp)[M][N][4],
 
 #pragma unroll
     for (int n = 0; n < N; n++) {
-        const struct attention_row pair[2] = {rows[8 * n + 2 * q], rows[8 * n + 2 * q + 1]};
+        float pair[4];
         uint32_t bytes[2] = {};
+        vector_load<4>(pair, (const float *)(rows + 8 * n + 2 * q));
         if (DROPS)
 #pragma unroll
             for (int half = 0; half < 2; half++)
@@ -49,7 +50,8 @@ DEVICE_FUNCTION void key_gradients(float (&s)[M][N][4], float (&dp)[M][N][4],
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const bool keep = !DROPS || (bytes[i / 2] >> (8 * (i % 2) + m) & 1);
-                score_gradient(s[m][n][i], dp[m][n][i], pair[i % 2], keep, log2_scale, keep_scale);
+                const struct attention_row row = {pair[i % 2 * 2], pair[i % 2 * 2 + 1]};
+                score_gradient(s[m][n][i], dp[m][n][i], row, keep, log2_scale, keep_scale);
             }
     }
 }

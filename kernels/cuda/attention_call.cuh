@@ -60,7 +60,7 @@ template <typename T> struct attention_forward_call {
 };
 
 /* Of a query and head: what its probabilities and their gradients need. */
-struct attention_row {
+struct alignas(8) attention_row {
     float log2_sum;             /* lse, for powers of 2 */
     float delta;                /* dout . out */
 };

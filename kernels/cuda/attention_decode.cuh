@@ -63,6 +63,7 @@ __global__ void __launch_bounds__(DECODE_THREADS)
 attention_decode_kernel(const attention_forward_call<T> call, float *parts, struct decode_sum *sums)
 {
     constexpr int W = VECTOR<T>;
+    static_assert(DECODE_KEYS == DECODE_THREADS, "a thread for each key's exponential");
     __shared__ float q[DECODE_SIZE], scores[DECODE_KEYS], groups[DECODE_THREADS * W];
     const int size = call.shape.size, n_keys = call.shape.n_keys;
     const int split = blockIdx.x, h = blockIdx.y, first = split * DECODE_KEYS;

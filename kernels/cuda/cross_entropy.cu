@@ -1,8 +1,8 @@
 /* cross_entropy.cu - softmax cross-entropy; the logits become their own gradient.
  *
- * Each row has a warp, or several where it is long. The first pass keeps a running maximum and the sum
- * of exponentials relative to it; the second, for the gradient, reads the row from the caches. V need
- * not be a multiple of anything: rows begin and end with loose elements around their 16-byte
+ * Each row has a warp, or several where it is long. The first pass keeps a running maximum and the
+ * sum of exponentials relative to it; the second, for the gradient, reads the row from the caches.
+ * V need not be a multiple of anything: rows begin and end with loose elements around their 16-byte
  * vectors. */
 #include <float.h>
 
@@ -59,7 +59,8 @@ template <typename T> DEVICE_FUNCTION float exponential(float x)
     return sizeof(T) == 2 ? __expf(x) : expf(x);
 }
 
-/* The sum of e^(x - largest) over what was seen so far. A NaN is no maximum, but stays in the sum. */
+/* The sum of e^(x - largest) over what was seen so far. A NaN is no maximum, but stays in the sum.
+ */
 struct running_sum {
     float largest, total;
 };
@@ -175,8 +176,8 @@ cross_entropy_kernel(float *losses, float *hits, T *logits, const int32_t *targe
 
 template <typename T>
 enum status cross_entropy_of(struct device *dev, const struct tensor *losses,
-                                    const struct tensor *hits, const struct tensor *logits,
-                                    const struct tensor *targets, double grad_scale)
+                             const struct tensor *hits, const struct tensor *logits,
+                             const struct tensor *targets, double grad_scale)
 {
     const int64_t n = logits->shape[0], vocab = logits->shape[1];
     const unsigned warps = (unsigned)smaller(blocks_for(vocab, WARP_COLUMNS), MAX_WARPS);
@@ -189,8 +190,8 @@ enum status cross_entropy_of(struct device *dev, const struct tensor *losses,
 }
 
 enum status cross_entropy(struct device *dev, const struct tensor *losses,
-                                 const struct tensor *hits, const struct tensor *logits,
-                                 const struct tensor *targets, double grad_scale)
+                          const struct tensor *hits, const struct tensor *logits,
+                          const struct tensor *targets, double grad_scale)
 {
     return FOR_REAL_TYPE(dev->real, cross_entropy_of, dev, losses, hits, logits, targets,
                          grad_scale);

@@ -48,9 +48,9 @@ DEVICE_FUNCTION bool dropout_keeps(const struct dropout_mask &mask, const struct
     return (k % 2 == 0 ? word & 0xffff : word >> 16) >= mask.threshold;
 }
 
-/* Bit i: whether element i of this lane's part of the chunk at column `first` is kept. The warp's 256
- * columns are two tiles of 16 blocks: every lane works out one block, and the votes on its eight
- * numbers tell the lanes that hold those columns. */
+/* Bit i: whether element i of this lane's part of the chunk at column `first` is kept. The warp's
+ * 256 columns are two tiles of 16 blocks: every lane works out one block, and the votes on its
+ * eight numbers tell the lanes that hold those columns. */
 template <int W>
 DEVICE_FUNCTION uint32_t dropout_chunk_bits(const struct dropout_mask &mask, int64_t row, int first,
                                             int width)
@@ -70,7 +70,8 @@ DEVICE_FUNCTION uint32_t dropout_chunk_bits(const struct dropout_mask &mask, int
         if (W == 4 && lane / 4 == k)
             bits = (vote >> lane % 4 * 4 & 0xf) | (vote >> (16 + lane % 4 * 4) & 0xf) << 4;
         if (W == 1 && lane / 16 == k % 2)
-            bits |= (vote >> lane % 16 & 1) << k / 2 | (vote >> (16 + lane % 16) & 1) << (4 + k / 2);
+            bits |= (vote >> lane % 16 & 1) << k / 2 |
+                    (vote >> (16 + lane % 16) & 1) << (4 + k / 2);
     }
     return bits;
 }

@@ -16,8 +16,9 @@ enum {
 
 /* The output may be one of the inputs. */
 template <typename Op, typename T, int W, bool DROPOUT>
-__global__ void __launch_bounds__(LANES *ELEMENTWISE_WARPS)
-elementwise_kernel(T *out, const T *a, const T *b, int64_t n, int width, struct dropout_mask mask)
+static __global__ void __launch_bounds__(LANES *ELEMENTWISE_WARPS)
+elementwise_kernel(T *out, const T *a, const T *b, int64_t n, int width,
+                   const struct dropout_mask mask)
 {
     const int chunks = (width + CHUNK - 1) / CHUNK;
     const int first = (int)blockIdx.x % chunks * CHUNK;
@@ -50,8 +51,8 @@ elementwise_kernel(T *out, const T *a, const T *b, int64_t n, int width, struct 
 }
 
 /* Tensors of (n, width); with one input, b is a again. */
-template <typename Op, typename T>
-static void elementwise_launch(struct device *dev, const struct tensor *out,
+template <typename T, typename Op>
+static enum status elementwise(Op, struct device *dev, const char *name, const struct tensor *out,
                                const struct tensor *a, const struct tensor *b,
                                const struct dropout *dropout)
 {
@@ -60,26 +61,13 @@ static void elementwise_launch(struct device *dev, const struct tensor *out,
     const int64_t grid = blocks_for(n, ELEMENTWISE_BLOCK_ROWS) * blocks_for(width, CHUNK);
     const struct dropout_mask mask = dropout_mask_of(dropout);
     const bool wide = rows_are_vectors<T>(width, {out, a, b}), drops = mask.threshold > 0;
-    const auto elementwise = wide && drops ? elementwise_kernel<Op, T, V, true>
-                             : wide        ? elementwise_kernel<Op, T, V, false>
-                             : drops       ? elementwise_kernel<Op, T, 1, true>
-                                           : elementwise_kernel<Op, T, 1, false>;
+    const auto kernel = wide && drops ? elementwise_kernel<Op, T, V, true>
+                        : wide        ? elementwise_kernel<Op, T, V, false>
+                        : drops       ? elementwise_kernel<Op, T, 1, true>
+                                      : elementwise_kernel<Op, T, 1, false>;
 
-    LAUNCH(elementwise, (unsigned)grid, dim3(LANES, ELEMENTWISE_WARPS), 0, cuda_stream(dev),
+    LAUNCH(kernel, (unsigned)grid, dim3(LANES, ELEMENTWISE_WARPS), 0, cuda_stream(dev),
            tensor_data<T>(out), tensor_data<T>(a), tensor_data<T>(b), n, (int)width, mask);
-}
-
-template <typename Op>
-static enum status elementwise(struct device *dev, const char *name, const struct tensor *out,
-                               const struct tensor *a, const struct tensor *b,
-                               const struct dropout *dropout)
-{
-    if (dev->real == DTYPE_BF16)
-        elementwise_launch<Op, __nv_bfloat16>(dev, out, a, b, dropout);
-    else if (dev->real == DTYPE_F16)
-        elementwise_launch<Op, __half>(dev, out, a, b, dropout);
-    else
-        elementwise_launch<Op, float>(dev, out, a, b, dropout);
     return cuda_launched(dev, name);
 }
 

@@ -1,8 +1,8 @@
 /* embedding.cu - token (and learned position) embeddings.
  *
- * The backward pass sorts the rows by token, cuts the sorted list in segments of equal length, however
- * often a token occurs, and sums the runs of one token in each segment. A run that crosses from
- * segment to segment leaves partial sums, which one warp then adds up in order. */
+ * The backward pass sorts the rows by token, cuts the sorted list in segments of equal length,
+ * however often a token occurs, and sums the runs of one token in each segment. A run that crosses
+ * from segment to segment leaves partial sums, which one warp then adds up in order. */
 #include "kernels/cuda/sort.cuh"
 
 namespace {
@@ -50,9 +50,8 @@ forward_kernel(T *out, const int32_t *ids, const T *table, const T *positions, i
 }
 
 template <typename T>
-enum status forward_of(struct device *dev, const struct tensor *out,
-                              const struct tensor *ids, const struct tensor *table,
-                              const struct tensor *positions)
+enum status forward_of(struct device *dev, const struct tensor *out, const struct tensor *ids,
+                       const struct tensor *table, const struct tensor *positions)
 {
     const int64_t length = out->shape[1], width = out->shape[2], n = out->shape[0] * length;
     const auto embedding_forward = rows_are_vectors<T>(width, {out, table, positions})
@@ -66,8 +65,8 @@ enum status forward_of(struct device *dev, const struct tensor *out,
 }
 
 enum status embedding_forward(struct device *dev, const struct tensor *out,
-                                     const struct tensor *ids, const struct tensor *table,
-                                     const struct tensor *positions)
+                              const struct tensor *ids, const struct tensor *table,
+                              const struct tensor *positions)
 {
     return FOR_REAL_TYPE(dev->real, forward_of, dev, out, ids, table, positions);
 }
@@ -219,8 +218,8 @@ size_t lay_out(struct scratch *s, void *base, int64_t n, int64_t width)
 
 template <typename T, int W>
 enum status launch_backward(struct device *dev, const struct tensor *dtable,
-                                   const struct tensor *dpositions, const struct tensor *dout,
-                                   const struct tensor *ids)
+                            const struct tensor *dpositions, const struct tensor *dout,
+                            const struct tensor *ids)
 {
     const int64_t batch = dout->shape[0], length = dout->shape[1], width = dout->shape[2];
     const int n = (int)(batch * length);
@@ -243,8 +242,8 @@ enum status launch_backward(struct device *dev, const struct tensor *dtable,
 
 template <typename T>
 enum status backward_of(struct device *dev, const struct tensor *dtable,
-                               const struct tensor *dpositions, const struct tensor *dout,
-                               const struct tensor *ids)
+                        const struct tensor *dpositions, const struct tensor *dout,
+                        const struct tensor *ids)
 {
     if (rows_are_vectors<T>(dout->shape[2], {dtable, dpositions, dout}))
         return launch_backward<T, VECTOR<T>>(dev, dtable, dpositions, dout, ids);
@@ -252,8 +251,8 @@ enum status backward_of(struct device *dev, const struct tensor *dtable,
 }
 
 enum status embedding_backward(struct device *dev, const struct tensor *dtable,
-                                      const struct tensor *dpositions, const struct tensor *dout,
-                                      const struct tensor *ids)
+                               const struct tensor *dpositions, const struct tensor *dout,
+                               const struct tensor *ids)
 {
     return FOR_REAL_TYPE(dev->real, backward_of, dev, dtable, dpositions, dout, ids);
 }
@@ -264,8 +263,7 @@ size_t cuda_embedding_scratch(const struct op_limits *limits, enum dtype)
 {
     struct scratch s;
 
-    /* C is at most a third of the widest matrix dimension, which is 3C or more. */
-    return lay_out(&s, NULL, limits->rows, limits->width / 3);
+    return lay_out(&s, NULL, limits->rows, largest_width(limits));
 }
 
 void cuda_embedding_ops(struct op_table *table)

@@ -48,17 +48,17 @@ struct gelu_gradient {
     }
 };
 
-enum status gelu_forward(struct device *dev, const struct tensor *out,
-                                const struct tensor *x, const struct dropout *dropout)
+enum status gelu_forward(struct device *dev, const struct tensor *out, const struct tensor *x,
+                         const struct dropout *dropout)
 {
-    return elementwise<gelu>(dev, "gelu_forward", out, x, x, dropout);
+    return FOR_REAL_TYPE(dev->real, elementwise, gelu(), dev, "gelu_forward", out, x, x, dropout);
 }
 
-enum status gelu_backward(struct device *dev, const struct tensor *dx,
-                                 const struct tensor *dout, const struct tensor *x,
-                                 const struct dropout *dropout)
+enum status gelu_backward(struct device *dev, const struct tensor *dx, const struct tensor *dout,
+                          const struct tensor *x, const struct dropout *dropout)
 {
-    return elementwise<gelu_gradient>(dev, "gelu_backward", dx, dout, x, dropout);
+    return FOR_REAL_TYPE(dev->real, elementwise, gelu_gradient(), dev, "gelu_backward",
+                         dx, dout, x, dropout);
 }
 
 }

@@ -1,8 +1,8 @@
 /* layernorm.cu - layer normalisation, also together with the residual addition before it.
  *
- * Rows whose length and alignment allow 16-byte accesses stay in registers from the first read to the
- * last use: one warp takes a row of up to 1024 columns, several share a longer one. Other rows go
- * through plain kernels that read them again from the caches. */
+ * Rows whose length and alignment allow 16-byte accesses stay in registers from the first read to
+ * the last use: one warp takes a row of up to 1024 columns, several share a longer one. Other rows
+ * go through plain kernels that read them again from the caches. */
 #include "kernels/cuda/dropout.cuh"
 
 namespace {
@@ -158,99 +158,92 @@ dim3 row_block(int width)
     return dim3(LANES, warps, warps == 1 ? (unsigned)SINGLE_WARPS : 1);
 }
 
-/* `fits`: rows stay in registers. */
-template <typename T>
-void launch_forward(struct device *dev, const struct forward<T> *f, enum source source,
-                           bool fits)
+template <typename T, int CHUNKS> auto forward_kernel_for(enum source source)
 {
-    constexpr int C = WARP_CHUNKS;
-    const dim3 block = row_block(f->width);
-    const unsigned grid = (unsigned)blocks_for(f->n, block.z);
-    const bool one = f->width <= CHUNK;
+    return source == SOURCE_X     ? forward_kernel<T, CHUNKS, SOURCE_X>
+           : source == SOURCE_SUM ? forward_kernel<T, CHUNKS, SOURCE_SUM>
+                                  : forward_kernel<T, CHUNKS, SOURCE_DROPOUT_SUM>;
+}
 
-    if (!fits) {
-        LAUNCH((forward_plain_kernel<T>), (unsigned)f->n, LANES * PLAIN_WARPS, 0, cuda_stream(dev),
-               *f);
-    } else if (source == SOURCE_X) {
-        const auto forward = one ? forward_kernel<T, 1, SOURCE_X> : forward_kernel<T, C, SOURCE_X>;
-        LAUNCH(forward, grid, block, 0, cuda_stream(dev), *f);
-    } else if (source == SOURCE_SUM) {
-        const auto add_forward = one ? forward_kernel<T, 1, SOURCE_SUM>
-                                     : forward_kernel<T, C, SOURCE_SUM>;
-        LAUNCH(add_forward, grid, block, 0, cuda_stream(dev), *f);
-    } else {
-        const auto add_dropout_forward = one ? forward_kernel<T, 1, SOURCE_DROPOUT_SUM>
-                                             : forward_kernel<T, C, SOURCE_DROPOUT_SUM>;
-        LAUNCH(add_dropout_forward, grid, block, 0, cuda_stream(dev), *f);
-    }
+/* For rows that stay in registers. */
+template <typename T>
+void launch_forward(struct device *dev, const struct forward<T> *f, enum source source)
+{
+    const dim3 block = row_block(f->width);
+    const auto kernel = f->width <= CHUNK ? forward_kernel_for<T, 1>(source)
+                                          : forward_kernel_for<T, WARP_CHUNKS>(source);
+
+    LAUNCH(kernel, (unsigned)blocks_for(f->n, block.z), block, 0, cuda_stream(dev), *f);
 }
 
 template <typename T>
-enum status forward_of(struct device *dev, const struct tensor *out,
-                              const struct tensor *mean, const struct tensor *rstd,
-                              const struct tensor *x, const struct tensor *weight,
-                              const struct tensor *bias)
+struct forward<T> forward_operands(const struct tensor *out, const struct tensor *mean,
+                                   const struct tensor *rstd, const struct tensor *a,
+                                   const struct tensor *weight, const struct tensor *bias)
 {
-    const int64_t width = x->shape[1];
-    const bool fits = rows_are_vectors<T>(width, {out, x, weight, bias}) &&
-                      width <= WARP_COLUMNS * FORWARD_WARPS;
     struct forward<T> f = {};
 
     f.out = tensor_data<T>(out);
     f.mean = tensor_data<float>(mean);
     f.rstd = tensor_data<float>(rstd);
-    f.a = tensor_data<T>(x);
+    f.a = tensor_data<T>(a);
     f.weight = tensor_data<T>(weight);
     f.bias = tensor_data<T>(bias);
-    f.n = x->shape[0];
-    f.width = (int)width;
-    launch_forward(dev, &f, SOURCE_X, fits);
+    f.n = a->shape[0];
+    f.width = (int)a->shape[1];
+    return f;
+}
+
+template <typename T>
+enum status forward_of(struct device *dev, const struct tensor *out, const struct tensor *mean,
+                       const struct tensor *rstd, const struct tensor *x,
+                       const struct tensor *weight, const struct tensor *bias)
+{
+    const struct forward<T> f = forward_operands<T>(out, mean, rstd, x, weight, bias);
+
+    if (rows_are_vectors<T>(f.width, {out, x, weight, bias}) &&
+        f.width <= WARP_COLUMNS * FORWARD_WARPS)
+        launch_forward(dev, &f, SOURCE_X);
+    else
+        LAUNCH((forward_plain_kernel<T>), (unsigned)f.n, LANES * PLAIN_WARPS, 0, cuda_stream(dev),
+               f);
     return cuda_launched(dev, "layernorm_forward");
 }
 
 enum status layernorm_forward(struct device *dev, const struct tensor *out,
-                                     const struct tensor *mean, const struct tensor *rstd,
-                                     const struct tensor *x, const struct tensor *weight,
-                                     const struct tensor *bias)
+                              const struct tensor *mean, const struct tensor *rstd,
+                              const struct tensor *x, const struct tensor *weight,
+                              const struct tensor *bias)
 {
     return FOR_REAL_TYPE(dev->real, forward_of, dev, out, mean, rstd, x, weight, bias);
 }
 
 template <typename T>
-enum status add_forward_of(struct device *dev, const struct tensor *sum,
-                                  const struct tensor *out, const struct tensor *mean,
-                                  const struct tensor *rstd, const struct tensor *a,
-                                  const struct tensor *b, const struct tensor *weight,
-                                  const struct tensor *bias, const struct dropout *dropout)
+enum status add_forward_of(struct device *dev, const struct tensor *sum, const struct tensor *out,
+                           const struct tensor *mean, const struct tensor *rstd,
+                           const struct tensor *a, const struct tensor *b,
+                           const struct tensor *weight, const struct tensor *bias,
+                           const struct dropout *dropout)
 {
-    const int64_t width = sum->shape[1];
-    struct forward<T> f = {};
+    struct forward<T> f = forward_operands<T>(out, mean, rstd, a, weight, bias);
 
-    if (!rows_are_vectors<T>(width, {sum, out, a, b, weight, bias}) ||
-        width > WARP_COLUMNS * FORWARD_WARPS) {
+    if (!rows_are_vectors<T>(f.width, {sum, out, a, b, weight, bias}) ||
+        f.width > WARP_COLUMNS * FORWARD_WARPS) {
         TRY(dev->ops->add_dropout_forward(dev, sum, a, b, dropout));
         return forward_of<T>(dev, out, mean, rstd, sum, weight, bias);
     }
-    f.out = tensor_data<T>(out);
     f.sum = tensor_data<T>(sum);
-    f.mean = tensor_data<float>(mean);
-    f.rstd = tensor_data<float>(rstd);
-    f.a = tensor_data<T>(a);
     f.b = tensor_data<T>(b);
-    f.weight = tensor_data<T>(weight);
-    f.bias = tensor_data<T>(bias);
-    f.n = sum->shape[0];
-    f.width = (int)width;
     f.mask = dropout_mask_of(dropout);
-    launch_forward(dev, &f, f.mask.threshold > 0 ? SOURCE_DROPOUT_SUM : SOURCE_SUM, true);
+    launch_forward(dev, &f, f.mask.threshold > 0 ? SOURCE_DROPOUT_SUM : SOURCE_SUM);
     return cuda_launched(dev, "add_layernorm_forward");
 }
 
 enum status add_layernorm_forward(struct device *dev, const struct tensor *sum,
-                                         const struct tensor *out, const struct tensor *mean,
-                                         const struct tensor *rstd, const struct tensor *a,
-                                         const struct tensor *b, const struct tensor *weight,
-                                         const struct tensor *bias, const struct dropout *dropout)
+                                  const struct tensor *out, const struct tensor *mean,
+                                  const struct tensor *rstd, const struct tensor *a,
+                                  const struct tensor *b, const struct tensor *weight,
+                                  const struct tensor *bias, const struct dropout *dropout)
 {
     return FOR_REAL_TYPE(dev->real, add_forward_of, dev, sum, out, mean, rstd, a, b, weight, bias,
                          dropout);
@@ -269,8 +262,7 @@ template <typename T> struct backward {
 };
 
 /* The sums of warps that had rows of their own, in the order of the warps. */
-template <int CHUNKS, int W>
-DEVICE_FUNCTION void combine_warps(float (&sums)[CHUNKS][LANE_COLUMNS])
+template <int CHUNKS> DEVICE_FUNCTION void combine_warps(float (&sums)[CHUNKS][LANE_COLUMNS])
 {
     __shared__ float combined[CHUNKS][LANES][LANE_COLUMNS + 1];     /* 9: no two lanes in a bank */
 
@@ -370,8 +362,8 @@ backward_kernel(const struct backward<T> g)
         }
     }
     if (blockDim.z > 1) {
-        combine_warps<CHUNKS, W>(dweight);
-        combine_warps<CHUNKS, W>(dbias);
+        combine_warps(dweight);
+        combine_warps(dbias);
         if (threadIdx.z > 0)
             return;
     }
@@ -465,11 +457,10 @@ int launch_backward_plain(struct device *dev, const struct backward<T> *g)
 }
 
 template <typename T>
-enum status backward_of(struct device *dev, const struct tensor *dx,
-                               const struct tensor *dweight, const struct tensor *dbias,
-                               const struct tensor *dout, const struct tensor *x,
-                               const struct tensor *weight, const struct tensor *mean,
-                               const struct tensor *rstd)
+enum status backward_of(struct device *dev, const struct tensor *dx, const struct tensor *dweight,
+                        const struct tensor *dbias, const struct tensor *dout,
+                        const struct tensor *x, const struct tensor *weight,
+                        const struct tensor *mean, const struct tensor *rstd)
 {
     const int64_t width = x->shape[1];
     const bool fits = rows_are_vectors<T>(width, {dx, dout, x, weight}) &&
@@ -491,10 +482,10 @@ enum status backward_of(struct device *dev, const struct tensor *dx,
 }
 
 enum status layernorm_backward(struct device *dev, const struct tensor *dx,
-                                      const struct tensor *dweight, const struct tensor *dbias,
-                                      const struct tensor *dout, const struct tensor *x,
-                                      const struct tensor *weight, const struct tensor *mean,
-                                      const struct tensor *rstd)
+                               const struct tensor *dweight, const struct tensor *dbias,
+                               const struct tensor *dout, const struct tensor *x,
+                               const struct tensor *weight, const struct tensor *mean,
+                               const struct tensor *rstd)
 {
     return FOR_REAL_TYPE(dev->real, backward_of, dev, dx, dweight, dbias, dout, x, weight, mean,
                          rstd);
@@ -504,7 +495,7 @@ enum status layernorm_backward(struct device *dev, const struct tensor *dx,
 
 size_t cuda_layernorm_scratch(const struct op_limits *limits, enum dtype)
 {
-    return (size_t)PARTIALS * 2 * (size_t)limits->width * sizeof(float);
+    return (size_t)PARTIALS * 2 * (size_t)largest_width(limits) * sizeof(float);
 }
 
 void cuda_layernorm_ops(struct op_table *table)

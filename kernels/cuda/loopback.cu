@@ -1,4 +1,4 @@
-/* loopback.cu - the all-reduce of ranks that share one GPU, for tests: nothing here is made fast. */
+/* loopback.cu - the sum for ranks that share one GPU, in tests: nothing here is made fast. */
 #include "kernels/cuda/loopback.h"
 #include "kernels/cuda/launch.h"
 

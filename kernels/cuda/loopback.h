@@ -2,12 +2,13 @@
 #ifndef OCTET_CUDA_LOOPBACK_H
 #define OCTET_CUDA_LOOPBACK_H
 
-#include "comm/cuda_comm.h"
 #include "device/cuda.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+enum { LOOPBACK_MAX_RANKS = 8 };
 
 /* Buffers of the ranks, all in the memory of one GPU. */
 struct loopback_buffers {

@@ -97,7 +97,7 @@ combine_sums_kernel(double *out, const double *partials, bool accumulate)
 
 template <bool SQUARES>
 enum status sum_of(struct device *dev, const char *name, const struct tensor *out,
-                          const struct tensor *x, bool accumulate)
+                   const struct tensor *x, bool accumulate)
 {
     double *partials = (double *)cuda_device(dev)->scratch;
 
@@ -114,8 +114,7 @@ enum status sum(struct device *dev, const struct tensor *out, const struct tenso
     return sum_of<false>(dev, "sum", out, x, true);
 }
 
-enum status sum_of_squares(struct device *dev, const struct tensor *out,
-                                  const struct tensor *x)
+enum status sum_of_squares(struct device *dev, const struct tensor *out, const struct tensor *x)
 {
     return sum_of<true>(dev, "sum_of_squares", out, x, false);
 }
@@ -179,10 +178,9 @@ adamw_kernel(const struct adamw_buffers<T> b, const struct adamw_factors f)
 }
 
 template <typename T>
-enum status adamw_of(struct device *dev, const struct tensor *weights,
-                            const struct tensor *m, const struct tensor *v,
-                            const struct tensor *grads, const struct tensor *copy,
-                            const struct adamw_step *step)
+enum status adamw_of(struct device *dev, const struct tensor *weights, const struct tensor *m,
+                     const struct tensor *v, const struct tensor *grads, const struct tensor *copy,
+                     const struct adamw_step *step)
 {
     const double t = (double)step->step;
     const int64_t n = tensor_count(weights);
@@ -206,8 +204,8 @@ enum status adamw_of(struct device *dev, const struct tensor *weights,
 }
 
 enum status adamw(struct device *dev, const struct tensor *weights, const struct tensor *m,
-                         const struct tensor *v, const struct tensor *grads,
-                         const struct tensor *copy, const struct adamw_step *step)
+                  const struct tensor *v, const struct tensor *grads, const struct tensor *copy,
+                  const struct adamw_step *step)
 {
     return FOR_REAL_TYPE(dev->real, adamw_of, dev, weights, m, v, grads, copy, step);
 }

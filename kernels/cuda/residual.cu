@@ -22,16 +22,18 @@ struct only_dropout {
 };
 
 enum status add_dropout_forward(struct device *dev, const struct tensor *out,
-                                       const struct tensor *a, const struct tensor *b,
-                                       const struct dropout *dropout)
+                                const struct tensor *a, const struct tensor *b,
+                                const struct dropout *dropout)
 {
-    return elementwise<add_dropout>(dev, "add_dropout_forward", out, a, b, dropout);
+    return FOR_REAL_TYPE(dev->real, elementwise, add_dropout(), dev, "add_dropout_forward",
+                         out, a, b, dropout);
 }
 
 enum status add_dropout_backward(struct device *dev, const struct tensor *db,
-                                        const struct tensor *dout, const struct dropout *dropout)
+                                 const struct tensor *dout, const struct dropout *dropout)
 {
-    return elementwise<only_dropout>(dev, "add_dropout_backward", db, dout, dout, dropout);
+    return FOR_REAL_TYPE(dev->real, elementwise, only_dropout(), dev, "add_dropout_backward",
+                         db, dout, dout, dropout);
 }
 
 }

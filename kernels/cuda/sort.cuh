@@ -1,8 +1,8 @@
 /* sort.cuh - a stable sort of token ids, least significant eight bits first.
  *
- * Each pass counts the digits of tiles of items, then moves every item behind those of smaller digits,
- * of earlier tiles, and of earlier places in its tile; so the result does not depend on which thread
- * comes first. */
+ * Each pass counts the digits of tiles of items, then moves every item behind those of smaller
+ * digits, of earlier tiles, and of earlier places in its tile; so the result does not depend on
+ * which thread comes first. */
 #ifndef OCTET_CUDA_SORT_CUH
 #define OCTET_CUDA_SORT_CUH
 

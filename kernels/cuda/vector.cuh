@@ -2,8 +2,8 @@
  * row.
  *
  * A warp works on 256 columns of a row at a time, a chunk: eight for each lane, as 8/W vectors of W
- * elements. Lanes lie side by side in each vector, so that a warp's access is one run of memory. W is
- * as many elements as 16 bytes hold, or 1 where rows are not aligned for that. */
+ * elements. Lanes lie side by side in each vector, so that a warp's access is one run of memory. W
+ * is as many elements as 16 bytes hold, or 1 where rows are not aligned for that. */
 #ifndef OCTET_CUDA_VECTOR_CUH
 #define OCTET_CUDA_VECTOR_CUH
 
@@ -30,8 +30,8 @@ enum {
 /* Elements in 16 bytes. */
 template <typename T> constexpr int VECTOR = 16 / (int)sizeof(T);
 
-/* Whether rows of `width` elements can be accessed 16 bytes at a time in all of these tensors, those
- * of master type at least as well as those of type T. */
+/* Whether rows of `width` elements can be accessed 16 bytes at a time in all of these tensors,
+ * those of master type at least as well as those of type T. */
 template <typename T>
 static inline bool rows_are_vectors(int64_t width,
                                     std::initializer_list<const struct tensor *> tensors)
@@ -51,6 +51,12 @@ static inline int64_t blocks_for(int64_t n, int64_t per_block)
 static inline int64_t smaller(int64_t a, int64_t b)
 {
     return a < b ? a : b;
+}
+
+/* Of the model, C: the widest matrix is 3C or more. */
+static inline int64_t largest_width(const struct op_limits *limits)
+{
+    return limits->width / 3;
 }
 
 template <typename T> static inline T *tensor_data(const struct tensor *t)
@@ -123,7 +129,8 @@ DEVICE_FUNCTION void vector_unpack(float *v, const struct packed<T, N> &raw)
     }
 }
 
-template <typename T, int N> DEVICE_FUNCTION void vector_pack(struct packed<T, N> &raw, const float *v)
+template <typename T, int N>
+DEVICE_FUNCTION void vector_pack(struct packed<T, N> &raw, const float *v)
 {
     if constexpr (N == 1) {
         raw.element = from_float<T>(v[0]);

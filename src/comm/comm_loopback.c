@@ -1,6 +1,6 @@
 /* comm_loopback.c - collectives between ranks that share one GPU, which NCCL does not allow: for
- * testing the several-GPU code path where there is one. Rank 0 sums everybody's buffers; order is kept
- * by events alone, so that no kernel ever waits on the GPU for another. */
+ * testing, where there is one GPU, what is made for several. Rank 0 sums everybody's buffers; order
+ * is kept by events alone, so that no kernel ever waits on the GPU for another. */
 #include <stdlib.h>
 
 #include "comm/cuda_group.h"

@@ -11,10 +11,8 @@ extern "C" {
 
 struct cuda_group;
 
-enum {
-    CUDA_COMM_TIMEOUT = 600,    /* seconds; a sensible one */
-    LOOPBACK_MAX_RANKS = 8,
-};
+/* Seconds; a sensible `timeout`. */
+enum { CUDA_COMM_TIMEOUT = 600 };
 
 /* What the ranks share. `barrier` is of as many threads as ranks; cancelling it makes pending waits
  * return ERR_CANCELED. `timeout`: seconds that comm_wait() gives the GPUs before it names the ranks
@@ -23,7 +21,7 @@ enum {
  * Rank r is GPU ordinals[r]; to be called by one thread, before the workers start. */
 enum status cuda_group_create_nccl(struct cuda_group **out, int size, const int *ordinals,
                                    struct barrier *barrier, double timeout);
-/* All ranks on the same GPU, each with its own device object. */
+/* Up to 8 ranks on the same GPU, each with its own device object. */
 enum status cuda_group_create_loopback(struct cuda_group **out, int size, struct barrier *barrier,
                                        double timeout);
 

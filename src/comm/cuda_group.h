@@ -41,7 +41,7 @@ struct cuda_group {
     double timeout;
     struct cuda_comm **comms;   /* one for each rank */
     struct tensor *shown;       /* what each rank came with; (2, size): collectives take turns */
-    _Atomic int64_t *reached;   /* collectives that each rank's GPU was ready for, as far as known */
+    _Atomic int64_t *reached;   /* collectives that each rank's GPU was ready for, as last seen */
     _Atomic bool broken;
 };
 

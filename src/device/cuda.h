@@ -1,7 +1,8 @@
 /* cuda.h - a GPU as a device: one compute stream, one collective stream, cuBLASLt. gpu_open() of gpu.h
  * makes one.
  *
- * Only src/device/cuda*, src/comm/comm_nccl* and kernels/cuda include this file. */
+ * Only src/device/cuda*, the communicators between GPUs in src/comm and kernels/cuda include this
+ * file. */
 #ifndef OCTET_DEVICE_CUDA_H
 #define OCTET_DEVICE_CUDA_H
 

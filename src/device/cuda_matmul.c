@@ -1,8 +1,8 @@
-/* cuda_matmul.c - matrix products through cuBLASLt, with descriptors and the algorithm of each shape
- * made once and kept.
+/* cuda_matmul.c - matrix products through cuBLASLt, with the descriptors and the algorithm of each
+ * shape made once and kept.
  *
- * cuBLASLt takes columns first: a row-major (r, c) matrix is a column-major (c, r) one. So it is asked
- * for out^T = b^T a^T, where its "A" is b and its "B" is a, both as they lie in memory. */
+ * cuBLASLt takes columns first: a row-major (r, c) matrix is a column-major (c, r) one. So it is
+ * asked for out^T = b^T a^T, where its "A" is b and its "B" is a, both as they lie in memory. */
 #include "device/cuda.h"
 
 #include <assert.h>
@@ -193,7 +193,7 @@ void cuda_matmul_cache_free(struct cuda_matmul_cache *cache)
     free(cache);
 }
 
-/* The column-major layout of a matrix that lies row-major, or the other way round if `transposed`. */
+/* The column-major layout of a matrix that lies row-major, of its transpose if `transposed`. */
 static cublasStatus_t layout_create(cublasLtMatrixLayout_t *out, enum dtype dtype, int64_t rows,
                                     int64_t columns, bool transposed)
 {
@@ -300,7 +300,7 @@ static enum status find_algorithms(const struct matmul_plan *plan, struct device
     return status;
 }
 
-/* *milliseconds of some runs, after one that warms up; *result says if the algorithm runs at all. */
+/* *milliseconds of some runs, after one that warms up; *result: if the algorithm runs at all. */
 static enum status time_algorithm(struct device *dev, const struct matmul_plan *plan,
                                   const cublasLtMatmulAlgo_t *algorithm,
                                   const struct cuda_matmul *p, cublasStatus_t *result,

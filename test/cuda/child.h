@@ -15,7 +15,7 @@ enum { CHILD_SECONDS = 120 };       /* then a case hangs */
 struct child_case {
     const char *name;
     void (*run)(void);
-    const char *stop;       /* what the emulator is to say when it stops the child; NULL: it may not */
+    const char *stop;       /* what the emulator must say when it stops the child; or NULL */
     char *const *settings;  /* "NAME=VALUE" strings, ended by NULL */
 };
 

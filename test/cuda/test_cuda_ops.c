@@ -1,8 +1,8 @@
 /* test_cuda_ops.c - the CUDA kernels in the trials of test/ops.
  *
- * In float32 a trial compares them with its plain reference, as it does the CPU's. Linked with
- * -Wl,--wrap=trial_run, each trial is first made in other ways: in the 16-bit types, which must give
- * what float32 makes of the same, rounded operands, rounded once more; and in all types with operands
+ * In float32 a trial compares them with its plain reference, as it does the CPU's. The linker's
+ * --wrap=trial_run makes each trial in other ways first: in the 16-bit types, which must give what
+ * float32 makes of the same, rounded operands, rounded once more; and in all types with operands
  * one element off their alignment. Fused operations of a 16-bit type round in between, so they are
  * compared with their compositions. */
 #include <inttypes.h>
@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "device/cuda.h"
+#include "device/gpu.h"
 #include "ops/checks.h"
 
 enum {
@@ -27,17 +28,17 @@ static const struct op_limits limits = {.rows = 1 << 15, .width = 4096, .max_seq
                                         .heads = 16, .head_size = 128, .vocab_size = 1 << 16,
                                         .params = 1 << 20};
 
-/* A type of activations, and how far from float32's result its own may be: `relative` of its size is
- * twice what rounding to nearest costs, `smallest` the spacing of subnormal numbers. */
+/* A type of activations. */
 static struct real_type {
     const char *name;
     enum dtype dtype;
-    double relative, smallest;
+    double rounding;            /* what storing a number in it costs, relative to the number ... */
+    double smallest;            /* ... and where numbers are subnormal */
     struct device *dev, *composed;
 } reals_tested[N_REALS] = {
     {.name = "float32", .dtype = DTYPE_F32},
-    {.name = "bfloat16", .dtype = DTYPE_BF16, .relative = 0x1p-8},
-    {.name = "float16", .dtype = DTYPE_F16, .relative = 0x1p-10, .smallest = 0x1p-24},
+    {.name = "bfloat16", .dtype = DTYPE_BF16, .rounding = 0x1p-8},
+    {.name = "float16", .dtype = DTYPE_F16, .rounding = 0x1p-11, .smallest = 0x1p-25},
 };
 
 static struct op_table composed_table;
@@ -206,7 +207,7 @@ static void place_operands(struct run *run, int shift)
         run->size += (tensor_bytes(tensor) + 3 * GUARD - 1) / GUARD * GUARD;
     }
     for (int i = 0; i < t->n_operands; i++)
-        if (t->operands[i].same_as >= 0)
+        if (t->operands[i].role != ROLE_ABSENT && t->operands[i].same_as >= 0)
             run->tensors[i].data = run->tensors[t->operands[i].same_as].data;
 }
 
@@ -302,19 +303,21 @@ static void run_free(struct run *run)
 
 /* ---- comparison ---- */
 
-/* How far an element may be from what it is compared with: the error of a float32 computation, and
- * that of the type. A copy of updated weights is as exact as they are. */
+/* How far an element may be from what it is compared with: the errors of two computations in
+ * float32 (in double where the result is), and the rounding of what is stored, twice where
+ * `expected` was stored in that type too. A copy of updated weights is as exact as they are. */
 static double tolerance(const struct run *run, int operand, int64_t i, double expected)
 {
     const struct number *numbers = run->trial->operands[operand].expected;
     const double roundings = numbers ? numbers[i].error : fabs(expected);
     const struct real_type *real = run->real;
+    const int n_stored = op_calls[run->trial->op].fused ? 2 : 1;
 
     if (run->tensors[operand].dtype == DTYPE_F64)
         return 4 * 0x1p-53 * roundings;
     if (run->tensors[operand].dtype == DTYPE_F32)
         return 4 * 0x1p-24 * roundings;
-    return 4 * 0x1p-24 * roundings + real->relative * fabs(expected) + real->smallest;
+    return 4 * 0x1p-24 * roundings + n_stored * (real->rounding * fabs(expected) + real->smallest);
 }
 
 static bool close_enough(const struct run *run, int operand, int64_t i, double value,
@@ -385,7 +388,7 @@ void __wrap_trial_run(struct trial *t)
 
 static enum status open_device(struct device **dev, enum dtype real)
 {
-    TRY(cuda_device_create(dev, 0, real, true));
+    TRY(gpu_open(dev, 0, real, true));
     return device_reserve(*dev, &limits);
 }
 
@@ -420,6 +423,32 @@ static void close_devices(void)
 
 /* ---- shapes ---- */
 
+/* Around the vectors, tiles and chunks of a row; and what a NaN reaches. */
+static void check_edges(void)
+{
+    static const int64_t widths[] = {2, 15, 16, 63, 64, 127, 128, 136, 255, 256, 384, 520};
+
+    for (size_t i = 0; i < COUNT_OF(widths); i++) {
+        try_add_dropout_forward(18, widths[i], 0.3, i % 2 == 0);
+        try_add_dropout_backward(3, widths[i], 0.999);
+        try_gelu_forward(2, widths[i], 0.3, i % 2 == 1);
+        try_gelu_backward(5, widths[i], 0.3, i % 2 == 0);
+        try_add_layernorm(3, widths[i], 0.3, i % 2 == 1);
+    }
+    trials.nan_at = 40;
+    for (int64_t width = 32; width < 34; width++) {
+        try_layernorm_forward(5, width);
+        try_layernorm_backward(5, width);
+        try_add_layernorm(5, width, 0.5, false);
+        try_add_dropout_forward(5, width, 0.5, false);
+        try_gelu_backward(5, width, 0.5, false);
+        try_cross_entropy(5, width, 1, 5);
+    }
+    try_sum_of_squares(50);
+    try_adamw(200, 100, 1);
+    trials.nan_at = -1;
+}
+
 /* Rows that warps share, that are too long for registers, that end in the middle of a vector, and
  * tokens whose runs cross many segments of the embedding's sorted list. */
 static void check_cuda_shapes(void)
@@ -448,6 +477,7 @@ static void check_rope(void)
 {
     static const struct attention_size sizes[] = {
         {1, 1, 1, 2, 0}, {2, 3, 2, 6, 0}, {17, 5, 3, 64, 0}, {3, 33, 2, 128, 0}, {9, 2, 1, 20, 0},
+        {1, 2, 1, 4162, 0}, {2, 1, 1, 4160, 0},
     };
 
     for (size_t i = 0; i < COUNT_OF(sizes); i++)
@@ -461,7 +491,8 @@ static const struct {
     const char *name;
     void (*run)(void);
 } families[] = {
-    {"rows", check_rows}, {"loss", check_loss}, {"rope", check_rope}, {"shapes", check_cuda_shapes},
+    {"rows", check_rows},       {"loss", check_loss},       {"rope", check_rope},
+    {"edges", check_edges},     {"shapes", check_cuda_shapes},
 };
 
 int main(void)

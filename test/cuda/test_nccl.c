@@ -10,6 +10,7 @@
 #include "cuda/child.h"
 #include "cuda/stall.h"
 #include "device/cuda.h"
+#include "device/gpu.h"
 #include "kernels/cuda/loopback.h"
 #include "train/world.h"
 
@@ -38,7 +39,7 @@ static enum status take_part(struct worker *worker, void *context)
     struct party *party = context;
     const int rank = worker->rank;
 
-    TRY(cuda_device_create(&party->devices[rank], party->loopback ? 0 : rank, DTYPE_F32, true));
+    TRY(gpu_open(&party->devices[rank], party->loopback ? 0 : rank, DTYPE_F32, true));
     TRY(device_alloc(party->devices[rank], MEMORY, &party->memory[rank]));
     TRY(comm_cuda_create(&party->comms[rank], party->group, rank, party->devices[rank]));
     TRY(world_barrier(worker));
@@ -98,7 +99,7 @@ static double summed(const struct party *party, enum dtype dtype, int step, int6
 static void fill(const struct tensor *x, struct device *dev, int rank, int step)
 {
     const int64_t count = tensor_count(x);
-    static _Thread_local char host[MEMORY];
+    void *host = malloc(MEMORY);
 
     for (int64_t i = 0; i < count; i++) {
         if (x->dtype == DTYPE_F64)
@@ -107,13 +108,14 @@ static void fill(const struct tensor *x, struct device *dev, int rank, int step)
             ((float *)host)[i] = (float)brought(rank, step, i);
     }
     CHECK_OK(device_upload(dev, x->data, host, (size_t)count * dtype_size(x->dtype)));
+    free(host);
 }
 
 static void check_sum(const struct tensor *x, struct device *dev, const struct party *party,
                       int step)
 {
     const int64_t count = tensor_count(x);
-    static _Thread_local char host[MEMORY];
+    void *host = malloc(MEMORY);
 
     CHECK_OK(device_download(dev, host, x->data, (size_t)count * dtype_size(x->dtype)));
     for (int64_t i = 0; i < count; i++) {
@@ -122,9 +124,10 @@ static void check_sum(const struct tensor *x, struct device *dev, const struct p
             check_report(__FILE__, __LINE__, "%d ranks, step %d, %d of %d %s: %.17g, expected "
                          "%.17g", party->size, step, (int)i, (int)count, dtype_name(x->dtype),
                          value, summed(party, x->dtype, step, i));
-            return;
+            break;
         }
     }
+    free(host);
 }
 
 /* All tensors under way at once, each queued as soon as it is written; then again over the same
@@ -182,8 +185,8 @@ static enum status sum_some(struct party *party, int rank, enum dtype dtype, int
     return comm_wait(party->comms[rank]);
 }
 
-/* The party must fail with this status, "rank N: " of the culprit and the text in its message, and
- * every other rank end for the same reason or canceled; the group must close. */
+/* The party must fail with this status, with the culprit and the text in its message, and every
+ * rank end for the same reason or canceled; the group must close. */
 static void expect_failure(struct party party, enum status expected, const char *culprit,
                            const char *text)
 {
@@ -329,7 +332,8 @@ static void nccl_does_not_start(void)
     struct party party = {.size = 2, .act = sum_ten};
     enum status closed;
 
-    CHECK_FAILS(party_run(&party, &closed), ERR_COMM, "NCCL between 2 GPUs: unhandled system error");
+    CHECK_FAILS(party_run(&party, &closed), ERR_COMM,
+                "NCCL between 2 GPUs: unhandled system error");
     CHECK(closed == OK);
 }
 

@@ -246,8 +246,10 @@ gradient_accumulation_steps = 1
 adam_beta1 = 0.9
 adam_beta2 = 0.95
 adam_epsilon = 1e-8
+lr_schedule = cosine
 min_lr_ratio = 0.1
 use_amp = false
+amp_dtype = bfloat16
 [data]
 dataset_path = tokens.safetensors
 shuffle = true

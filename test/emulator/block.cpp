@@ -54,7 +54,8 @@ struct warp {
     warp_function functions[WARP];
 };
 
-/* One for each OS thread; keeps its fibers and buffers from launch to launch. */
+/* One for each OS thread; keeps its fibers and buffers from launch to launch. Static shared memory
+ * keeps what the last block left there, as on a GPU. */
 class grid_runner {
 public:
     void run(const launch &what, const std::function<void()> &thread_body);
@@ -79,9 +80,9 @@ private:
     void thread_returned();
     void wait();
     void release_barrier();
-    void meet(int warp_number);
+    void meet(int warp_number, int lane);
     void order_memory(int warp_number, unsigned mask);
-    void check_meeting(int warp_number, unsigned mask, int by);
+    void check_meeting(int warp_number, unsigned mask, int lane);
     int take_ready();
     template <class T> void shuffle(std::vector<T> &items);
 
@@ -94,7 +95,6 @@ private:
     size_t next_start = 0;
     std::vector<int> ready;         /* threads to resume; the last one goes first */
     int n_alive = 0, n_at_barrier = 0;
-    int barrier_sum = 0;
     running_thread *running = nullptr;
 
     fiber home;                     /* the OS thread's stack, where run_block() is */
@@ -102,6 +102,7 @@ private:
     std::vector<std::unique_ptr<fiber>> fibers;
     std::vector<fiber *> idle_fibers;
     std::vector<unsigned char> shared_bytes;
+    const order thread_order = environment().threads;
     random_source random{environment().seed};
 };
 
@@ -121,15 +122,15 @@ void grid_runner::run(const launch &what, const std::function<void()> &thread_bo
     current = &what;
     body = &thread_body;
     prepare(what);
-    if (environment().threads == order::random) {
+    if (thread_order == order::random) {
         for (uint64_t i = 0; i < n_blocks; i++)
             block_order.push_back(i);
         shuffle(block_order);
     }
     for (uint64_t i = 0; i < n_blocks; i++) {
-        if (environment().threads == order::forward)
+        if (thread_order == order::forward)
             run_block(i);
-        else if (environment().threads == order::reversed)
+        else if (thread_order == order::reversed)
             run_block(n_blocks - 1 - i);
         else
             run_block(block_order[i]);
@@ -175,7 +176,7 @@ void grid_runner::run_block(uint64_t number)
     start_threads();
     while (n_alive > 0) {
         const bool may_start = next_start < start_order.size();
-        const bool start_next = may_start && environment().threads == order::random &&
+        const bool start_next = may_start && thread_order == order::random &&
                                 random.below(2) == 0;
         if (!ready.empty() && !start_next) {
             resume(take_ready());
@@ -184,7 +185,7 @@ void grid_runner::run_block(uint64_t number)
             running_fiber = fresh;
             fiber::change(home, *fresh);
         } else {
-            stop_here("not every thread came to the same barrier");
+            stop_here("not every thread comes to where the others wait");
         }
     }
     check_guards();
@@ -202,14 +203,14 @@ void grid_runner::start_threads()
         warps[thread.warp].alive |= 1u << thread.lane;
         start_order[thread.number] = thread.number;
     }
-    if (environment().threads == order::reversed)
+    if (thread_order == order::reversed)
         std::reverse(start_order.begin(), start_order.end());
-    else if (environment().threads == order::random)
+    else if (thread_order == order::random)
         shuffle(start_order);
     next_start = 0;
     ready.clear();
     n_alive = static_cast<int>(threads.size());
-    n_at_barrier = barrier_sum = 0;
+    n_at_barrier = 0;
 }
 
 void grid_runner::check_guards()
@@ -279,15 +280,16 @@ void grid_runner::thread_returned()
     running->standing = state::returned;
     n_alive--;
     warp.alive &= ~(1u << running->lane);
-    if (warp.arrived)
-        meet(running->warp);
+    for (int lane = 0; lane < WARP && warp.arrived; lane++)
+        if (warp.arrived >> lane & 1)
+            meet(running->warp, lane);
     if (n_at_barrier > 0 && n_at_barrier == n_alive)
         release_barrier();
 }
 
 int grid_runner::take_ready()
 {
-    if (environment().threads == order::random)
+    if (thread_order == order::random)
         std::swap(ready[random.below(ready.size())], ready.back());
     const int number = ready.back();
     ready.pop_back();
@@ -370,41 +372,35 @@ void grid_runner::collective(unsigned mask, void *argument, warp_function functi
     me->standing = state::at_warp;
     me->waits_for = name;
     me->where = where;
-    meet(me->warp);
+    meet(me->warp, lane);
     if (me->standing == state::at_warp) {
         wait();
-    } else if (environment().threads == order::random && random.below(2) == 0) {
+    } else if (thread_order == order::random && random.below(2) == 0) {
         ready.push_back(me->number);
         wait();
     }
 }
 
-/* Complete one operation of the warp, if all its lanes have come. */
-void grid_runner::meet(int warp_number)
+/* Complete the operation that the lane waits for, if all its lanes have come. */
+void grid_runner::meet(int warp_number, int lane)
 {
     warp &warp = warps[warp_number];
-    unsigned mask = 0;
+    const unsigned mask = warp.masks[lane] & warp.alive;
+    const warp_function function = warp.functions[lane];
 
-    for (int lane = 0; lane < WARP && !mask; lane++) {
-        const unsigned wanted = warp.masks[lane] & warp.alive;
-        if (warp.arrived >> lane & 1 && (warp.arrived & wanted) == wanted) {
-            check_meeting(warp_number, wanted, lane);
-            mask = wanted;
-        }
-    }
-    if (!mask)
+    if ((warp.arrived & mask) != mask)
         return;
-    const warp_function function = warp.functions[__builtin_ctz(mask)];
+    check_meeting(warp_number, mask, lane);
     if (function)
         function(warp.arguments, mask);
     else
         order_memory(warp_number, mask);
     warp.arrived &= ~mask;
     for (int i = 0; i < WARP; i++) {
-        const int lane = environment().threads == order::reversed ? i : WARP - 1 - i;
-        if (!(mask >> lane & 1))
+        const int next = thread_order == order::reversed ? i : WARP - 1 - i;
+        if (!(mask >> next & 1))
             continue;
-        running_thread &thread = threads[warp_number * WARP + lane];
+        running_thread &thread = threads[warp_number * WARP + next];
         thread.standing = state::ready;
         if (&thread != running)
             ready.push_back(thread.number);
@@ -424,15 +420,15 @@ void grid_runner::order_memory(int warp_number, unsigned mask)
             lanes[i].warp_epoch = latest + 1;
 }
 
-void grid_runner::check_meeting(int warp_number, unsigned mask, int by)
+void grid_runner::check_meeting(int warp_number, unsigned mask, int lane)
 {
     const warp &warp = warps[warp_number];
     const running_thread *const lanes = &threads[warp_number * WARP];
 
     for (int i = 0; i < WARP; i++)
         if (mask >> i & 1 && ((warp.masks[i] & warp.alive) != mask ||
-                              warp.functions[i] != warp.functions[by] ||
-                              !same_place(lanes[i], lanes[by])))
+                              warp.functions[i] != warp.functions[lane] ||
+                              !same_place(lanes[i], lanes[lane])))
             stop_here("the lanes of a warp wait for different warp-wide operations");
 }
 

@@ -21,8 +21,9 @@ struct outcome {
     std::string said;       /* on standard error */
 };
 
-/* Settings are "NAME=VALUE". The case returns whether its result was right; STOPPED means that the
- * emulator ended the process, or that it ended in any other way. */
+/* Settings are "NAME=VALUE"; the emulator reads them once, so only children may use it. The case
+ * returns whether its result was right; STOPPED means that the emulator ended the process, or that
+ * it ended in any other way. */
 inline outcome run_case(std::initializer_list<const char *> settings,
                         const std::function<bool()> &is_right)
 {

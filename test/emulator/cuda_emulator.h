@@ -6,12 +6,13 @@
  *
  *     g++ -x c++ -std=c++17 -D_GNU_SOURCE -g -O1 -Wall -Wextra -Isrc -I. -Itest \
  *         -isystem /usr/local/cuda/include -c kernels/cuda/NAME.cu
- *     g++ ... -c    each of test/emulator/NAME.cpp but race.cpp and test_emulator.cpp
+ *     g++ ... -c    each of test/emulator/NAME.cpp but race.cpp and tests
  *     g++ NAME.o ... -lpthread
  *
- * -fsanitize=address,undefined on every file finds accesses outside memory. -fsanitize=thread on the
- * .cu files alone, linked with race.cpp and without -fsanitize=thread, reports shared memory that two
- * threads use without a barrier between them. Settings, all from the environment: settings.h. */
+ * -fsanitize=address,undefined on every file finds accesses outside memory. -fsanitize=thread on
+ * the .cu files alone, linked with race.cpp and without -fsanitize=thread, reports shared memory
+ * that two threads use without a barrier between them. Settings, all from the environment:
+ * settings.h. */
 #ifndef OCTET_CUDA_EMULATOR_H
 #define OCTET_CUDA_EMULATOR_H
 
@@ -142,7 +143,8 @@ void launch_kernel(launch launch, void (*kernel)(Parameters...), Arguments &&...
 }
 
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                  \
-    emulator::launch_kernel({#kernel, nullptr, dim3(grid), dim3(block), (shared_bytes), (stream)}, \
+    emulator::launch_kernel({#kernel, nullptr, dim3(grid), dim3(block),                         \
+                             static_cast<size_t>(shared_bytes), (stream)},                      \
                             kernel, ##__VA_ARGS__)
 #define DYN_SHARED(type, name) type *name = reinterpret_cast<type *>(emulator::self_block->shared)
 
@@ -154,7 +156,8 @@ constexpr int warpSize = 32;
 
 /* As nvcc's <cuda_runtime.h> has them, for kernels instead of addresses. */
 template <class... Parameters>
-cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute attribute, int value)
+cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute attribute,
+                                 int value)
 {
     return cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), attribute, value);
 }

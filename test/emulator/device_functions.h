@@ -109,7 +109,8 @@ T __shfl_sync(unsigned mask, T value, int source, int width = 32,
 {
     const int group = emulator::self->lane & ~(width - 1);
 
-    return emulator::shuffle_from(mask, value, group | (source & (width - 1)), "__shfl_sync", where);
+    return emulator::shuffle_from(mask, value, group | (source & (width - 1)), "__shfl_sync",
+                                  where);
 }
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32,
@@ -250,7 +251,8 @@ T atomicCAS(T *address, emulator::exactly<T> expected, emulator::exactly<T> valu
 }
 inline unsigned atomicInc(unsigned *address, unsigned limit)
 {
-    return emulator::atomic_change(address, [=](unsigned old) { return old >= limit ? 0 : old + 1; });
+    return emulator::atomic_change(address,
+                                   [=](unsigned old) { return old >= limit ? 0 : old + 1; });
 }
 
 /* Loads and stores with cache hints */

@@ -1,8 +1,8 @@
 /* fake_cublaslt.cpp - the part of cuBLASLt that Octet uses, computed by the host in stream order.
  *
  * It is stricter than the library: an algorithm must be used for the very problem that it was found
- * for, with memory as aligned as was promised; outputs must not overlap inputs. Algorithms differ in
- * how they split sums, so a change of algorithm shows in the last bits.
+ * for, with memory as aligned as was promised; outputs must not overlap inputs. Algorithms differ
+ * in how they split sums, so a change of algorithm shows in the last bits.
  *
  * OCTET_EMULATOR_FAIL kind: cublas (NAME: cublasLtCreate, cublasLtMatmul,
  * cublasLtMatmulAlgoGetHeuristic). */

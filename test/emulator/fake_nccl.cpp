@@ -314,11 +314,12 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataTyp
         return ncclInvalidArgument;
     emulator::require_device_memory("ncclAllReduce", from, bytes, device);
     emulator::require_device_memory("ncclAllReduce", to, bytes, device);
-    const bool lost = emulator::fault_due("nccl-lost", "ncclAllReduce", device);
+    const bool fails = emulator::fault_due("nccl-async", "ncclAllReduce", device);
+    const bool lost = emulator::fault_due("nccl-lost", "ncclAllReduce", device) || fails;
     {
         const std::lock_guard<std::mutex> lock(group->mutex);
         number = group->n_queued[index]++;
-        if (emulator::fault_due("nccl-async", "ncclAllReduce", device)) {
+        if (fails) {
             group->errors[index] = ncclRemoteError;
             group->last_error = "an error that was asked for";
         }

@@ -8,39 +8,67 @@
 
 #include "emulator/settings.h"
 
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__)
 #define WITH_ADDRESS_SANITIZER 1
+#elif defined(__SANITIZE_THREAD__)
+#define WITH_THREAD_SANITIZER 1
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define WITH_ADDRESS_SANITIZER 1
+#elif __has_feature(thread_sanitizer)
+#define WITH_THREAD_SANITIZER 1
 #endif
 #endif
 
 extern "C" {
 void __sanitizer_start_switch_fiber(void **fake_stack, const void *bottom, size_t size);
 void __sanitizer_finish_switch_fiber(void *fake_stack, const void **bottom, size_t *size);
+void *__tsan_get_current_fiber(void);
+void *__tsan_create_fiber(unsigned flags);
+void __tsan_destroy_fiber(void *fiber);
+void __tsan_switch_to_fiber(void *fiber, unsigned flags);
 }
 
 namespace emulator {
 
 constexpr size_t STACK_SIZE = 256 << 10;
 
-/* AddressSanitizer has to know which stack is current. */
-static void leaving(void **fake_stack, const void *to_stack, size_t to_size)
+/* The sanitizers have to know which stack is current. */
+void fiber::sanitizer_start(bool is_new)
 {
-#ifdef WITH_ADDRESS_SANITIZER
-    __sanitizer_start_switch_fiber(fake_stack, to_stack, to_size);
+#ifdef WITH_THREAD_SANITIZER
+    sanitizer_state = is_new ? __tsan_create_fiber(0) : __tsan_get_current_fiber();
 #else
-    (void)fake_stack, (void)to_stack, (void)to_size;
+    (void)is_new;
 #endif
 }
 
-static void arrived(void *fake_stack)
+void fiber::sanitizer_end()
+{
+#ifdef WITH_THREAD_SANITIZER
+    if (mapping)
+        __tsan_destroy_fiber(sanitizer_state);
+#endif
+}
+
+void fiber::sanitizer_leave(fiber &from, const fiber &to)
+{
+#if defined(WITH_ADDRESS_SANITIZER)
+    __sanitizer_start_switch_fiber(&from.sanitizer_state, to.stack, to.stack_size);
+#elif defined(WITH_THREAD_SANITIZER)
+    (void)from;
+    __tsan_switch_to_fiber(to.sanitizer_state, 0);
+#else
+    (void)from, (void)to;
+#endif
+}
+
+void fiber::sanitizer_arrive(void *state)
 {
 #ifdef WITH_ADDRESS_SANITIZER
-    __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
+    __sanitizer_finish_switch_fiber(state, nullptr, nullptr);
 #else
-    (void)fake_stack;
+    (void)state;
 #endif
 }
 
@@ -82,6 +110,7 @@ fiber::fiber()
     pthread_attr_getstack(&attributes, &lowest, &stack_size);
     pthread_attr_destroy(&attributes);
     stack = static_cast<char *>(lowest);
+    sanitizer_start(false);
 }
 
 fiber::fiber(void (*entry)()) : stack_size(STACK_SIZE)
@@ -107,28 +136,30 @@ fiber::fiber(void (*entry)()) : stack_size(STACK_SIZE)
     context.uc_link = nullptr;
     makecontext(&context, entry, 0);
 #endif
+    sanitizer_start(true);
 }
 
 fiber::~fiber()
 {
+    sanitizer_end();
     if (mapping)
         munmap(mapping, static_cast<size_t>(stack - mapping) + stack_size);
 }
 
 void fiber::change(fiber &from, fiber &to)
 {
-    leaving(&from.fake_stack, to.stack, to.stack_size);
+    sanitizer_leave(from, to);
 #ifdef __x86_64__
     emulator_switch_stack(&from.stack_pointer, to.stack_pointer);
 #else
     swapcontext(&from.context, &to.context);
 #endif
-    arrived(from.fake_stack);
+    sanitizer_arrive(from.sanitizer_state);
 }
 
 void fiber::entered()
 {
-    arrived(nullptr);
+    sanitizer_arrive(nullptr);
 }
 
 }

@@ -14,7 +14,8 @@ class fiber {
 public:
     /* The running OS thread's own stack, to switch back to. */
     fiber();
-    /* A new stack with a guard page below it; the first switch calls `entry`, which never returns. */
+    /* A new stack with a guard page below it; the first switch calls `entry`, which never
+     * returns. */
     explicit fiber(void (*entry)());
     ~fiber();
     fiber(const fiber &) = delete;
@@ -26,10 +27,16 @@ public:
     static void entered();
 
 private:
+    void sanitizer_start(bool is_new);
+    void sanitizer_end();
+    static void sanitizer_leave(fiber &from, const fiber &to);
+    static void sanitizer_arrive(void *state);
+
     char *mapping = nullptr;    /* guard page and stack, if the fiber owns one */
     char *stack = nullptr;      /* lowest address */
     size_t stack_size = 0;
-    void *fake_stack = nullptr; /* AddressSanitizer's, while the fiber is left */
+    /* AddressSanitizer's fake stack, while the fiber is left; ThreadSanitizer's fiber. */
+    void *sanitizer_state = nullptr;
 #ifdef __x86_64__
     void *stack_pointer = nullptr;
 #else

@@ -66,8 +66,13 @@ void check_owner(const launch &what, const void *pointer, int owner)
 
 void check_pointer_argument(const launch &what, const void *pointer)
 {
-    if (pointer)
-        check_owner(what, pointer, memory_owner(pointer));
+    int owner = memory_owner(pointer);
+
+    if (!pointer)
+        return;
+    if (owner == PAGEABLE_HOST)     /* the end of an allocation: an array without elements */
+        owner = memory_owner(static_cast<const char *>(pointer) - 1);
+    check_owner(what, pointer, owner);
 }
 
 /* Which of a struct's bytes are pointers is not known here, but a word that happens to be the
@@ -133,8 +138,8 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *fu
     return current_device_error();
 }
 
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *n_blocks, const void *, int n_threads,
-                                                          size_t shared_bytes)
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *n_blocks, const void *,
+                                                          int n_threads, size_t shared_bytes)
 {
     if (n_threads < 1 || n_threads > 1024)
         return record_error(cudaErrorInvalidValue);

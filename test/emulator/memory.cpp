@@ -33,7 +33,7 @@ std::map<int, size_t> in_use;
 std::set<std::pair<int, int>> peers;
 std::mutex mutex;
 
-/* The allocation that holds the address or ends there; the caller holds the mutex. */
+/* The allocation that holds the address; the caller holds the mutex. */
 std::map<uintptr_t, allocation>::const_iterator find(const void *pointer)
 {
     const uintptr_t address = reinterpret_cast<uintptr_t>(pointer);
@@ -42,7 +42,7 @@ std::map<uintptr_t, allocation>::const_iterator find(const void *pointer)
     if (after == allocations.begin())
         return allocations.end();
     const auto found = std::prev(after);
-    return address - found->first <= found->second.bytes ? found : allocations.end();
+    return address - found->first < found->second.bytes ? found : allocations.end();
 }
 
 bool may_use(int device, int owner)
@@ -102,8 +102,8 @@ void require_device_memory(const char *user, const void *pointer, size_t bytes, 
         stop("%s on device %d was given %p, %s", user, device, pointer, describe(owner).c_str());
     const size_t offset = reinterpret_cast<uintptr_t>(pointer) - found->first;
     if (bytes > found->second.bytes - offset)
-        stop("%s on device %d was given %zu bytes at offset %zu of an allocation of %zu", user, device,
-             bytes, offset, found->second.bytes);
+        stop("%s on device %d was given %zu bytes at offset %zu of an allocation of %zu", user,
+             device, bytes, offset, found->second.bytes);
 }
 
 /* Every byte 0xff: floats of any size read it as NaN. */
@@ -152,7 +152,8 @@ static void check_copy(const char *call, void *to, const void *from, size_t byte
     if (to_device)
         require_device_memory(call, to, bytes, device);
     else if (memory_owner(to) >= 0)
-        stop("%s on device %d writes to memory of a device, but its kind says the host", call, device);
+        stop("%s on device %d writes to memory of a device, but its kind says the host", call,
+             device);
     if (from_device)
         require_device_memory(call, from, bytes, device);
     else if (memory_owner(from) >= 0)

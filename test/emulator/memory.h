@@ -6,12 +6,11 @@
 
 namespace emulator {
 
-/* What stands for a device in an allocation of pinned host memory, and for memory CUDA never saw. */
+/* What stands for a device as the owner of pinned host memory, and of memory CUDA never saw. */
 constexpr int PINNED_HOST = -1;
 constexpr int PAGEABLE_HOST = -2;
 
-/* Whose memory it is; one byte past the end of an allocation belongs to it as well, for pointers
- * to nothing. */
+/* Whose memory it is. */
 int memory_owner(const void *pointer);
 /* Bytes of the device in use. */
 size_t memory_in_use(int device);

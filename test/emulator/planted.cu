@@ -13,7 +13,8 @@ template <row_sums variant> __global__ void row_sums_kernel(float *sums, const f
         float sum = x[(blockIdx.x * 2 + turn) * blockDim.x + threadIdx.x];
         for (int offset = 16; offset > 0; offset /= 2)
             sum += __shfl_xor_sync(0xffffffffu, sum, offset);
-        if ((lane == 0 && (variant != SUMS_UNWRITTEN || warp != 2)) || variant == SUMS_ALL_LANES_WRITE)
+        const bool writes = variant == SUMS_UNWRITTEN ? lane == 0 && warp != 2 : lane == 0;
+        if (writes || variant == SUMS_ALL_LANES_WRITE)
             partial[warp] = sum;
         if (variant == SUMS_SHUFFLE_AS_BARRIER)
             __shfl_sync(0xffffffffu, sum, 0);
@@ -33,7 +34,8 @@ static void launch_row_sums_variant(float *sums, const float *x, int n_rows, cud
     LAUNCH(row_sums_kernel<variant>, n_rows, 128, 0, stream, sums, x);
 }
 
-void launch_row_sums(row_sums variant, float *sums, const float *x, int n_rows, cudaStream_t stream)
+void launch_row_sums(row_sums variant, float *sums, const float *x, int n_rows,
+                     cudaStream_t stream)
 {
     static void (*const launches[])(float *, const float *, int, cudaStream_t) = {
         launch_row_sums_variant<SUMS_RIGHT>,
@@ -210,6 +212,26 @@ __global__ void warp_functions_kernel(int *out)
 void launch_warp_functions(int *out, int n_warps, cudaStream_t stream)
 {
     LAUNCH(warp_functions_kernel, n_warps / 2, 64, 0, stream, out);
+}
+
+/* Threads from n on return at once; the others go on with barriers and full masks. */
+__global__ void early_return_kernel(int *out, int n)
+{
+    __shared__ int numbers[64];
+    const int i = threadIdx.x;
+
+    if (i >= n)
+        return;
+    numbers[i] = i;
+    __syncthreads();
+    const int other = __shfl_xor_sync(0xffffffffu, numbers[n - 1 - i], 1);
+    __syncthreads();
+    out[i] = other;
+}
+
+void launch_early_return(int *out, int n, cudaStream_t stream)
+{
+    LAUNCH(early_return_kernel, 1, 64, 0, stream, out, n);
 }
 
 template <divergence variant> __global__ void divergent_kernel()

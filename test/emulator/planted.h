@@ -15,7 +15,8 @@ enum row_sums {
     SUMS_ALL_LANES_WRITE,       /* the same number to the same place: right, but a race */
     SUMS_UNWRITTEN,             /* one of the numbers that are read */
 };
-void launch_row_sums(row_sums variant, float *sums, const float *x, int n_rows, cudaStream_t stream);
+void launch_row_sums(row_sums variant, float *sums, const float *x, int n_rows,
+                     cudaStream_t stream);
 
 /* y = x reversed within tiles of 64, through shared memory; n is a multiple of 64. */
 enum reverse { REVERSE_RIGHT, REVERSE_NO_WAIT, REVERSE_NO_BARRIER, REVERSE_NO_SECOND_BARRIER };
@@ -33,6 +34,9 @@ void launch_count(int *counts, const int *x, int n, cudaStream_t stream);
 
 /* out[i] = 1 where a warp-wide function of warp i gave what it must. */
 void launch_warp_functions(int *out, int n_warps, cudaStream_t stream);
+
+/* out[i] = n - 1 - (i ^ 1) for i below n, an even number up to 64, by a block of 64 threads. */
+void launch_early_return(int *out, int n, cudaStream_t stream);
 
 /* Barriers that not all threads reach, in several ways. */
 enum divergence { TWO_BARRIERS, BARRIER_AGAINST_WARP, OUTSIDE_MASK, TWO_SHUFFLES };

@@ -113,12 +113,26 @@ inline bool warp_functions_are_right(void)
     return right.values() == std::vector<int>(6, 1);
 }
 
+inline bool early_returns_are_right(int n)
+{
+    const device_array<int> out(static_cast<size_t>(n));
+    bool right = true;
+
+    launch_early_return(out, n, nullptr);
+    const std::vector<int> result = out.values();
+    for (int i = 0; i < n; i++)
+        right = right && result[i] == n - 1 - (i ^ 1);
+    return right;
+}
+
 inline bool all_kernels_are_right(void)
 {
     return row_sums_are_right(SUMS_RIGHT) && reverse_is_right(REVERSE_RIGHT) &&
            rotation_is_right(true) && product_is_right(false, false) &&
            product_is_right(false, true) && product_is_right(true, false) &&
-           product_is_right(true, true) && counts_are_right() && warp_functions_are_right();
+           product_is_right(true, true) && counts_are_right() && warp_functions_are_right() &&
+           early_returns_are_right(6) && early_returns_are_right(40) &&
+           early_returns_are_right(64);
 }
 
 #endif

@@ -137,7 +137,9 @@ void note_read(byte_history &history, const visit &now)
         history.several_readers = false;
     } else if (read.thread != now.thread) {
         const bool ordered = same_warp(read.thread, now.thread) && read.warp_epoch < now.warp_epoch;
-        if (!ordered && !(history.several_readers && !same_warp(history.other_reader, now.thread))) {
+        const bool has_better = history.several_readers &&
+                                !same_warp(history.other_reader, now.thread);
+        if (!ordered && !has_better) {
             history.several_readers = true;
             history.other_reader = read.thread;
         }
@@ -194,8 +196,8 @@ void visit_bytes(const void *address, size_t bytes, access how, const void *code
         memory = std::make_unique<shared_memory>();
     byte_history *const history = memory->find(first, &kind, &offset);
     if (history && how == access::read && code && history->write.epoch < self_block->first_epoch)
-        stop_in_kernel("reads byte %zu of %s shared memory, which no thread has written: a barrier or "
-                       "a store is missing\n  now:    %s",
+        stop_in_kernel("reads byte %zu of %s shared memory, which no thread has written: a barrier "
+                       "or a store is missing\n  now:    %s",
                        offset, kind, code_name(code).c_str());
     for (size_t i = 0; history && i < bytes; i++)
         visit_byte(history[i], kind, offset + i, how, code);

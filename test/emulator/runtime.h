@@ -5,6 +5,7 @@
 
 #include <cuda_runtime_api.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include <functional>
 
@@ -17,6 +18,10 @@ namespace emulator {
  * returns false if it must wait for work of other streams, and is called again later; it never
  * blocks. `name`, a literal, goes into messages. The error is the device's own, once it is lost. */
 cudaError_t enqueue(cudaStream_t stream, const char *name, std::function<bool()> run);
+
+/* Operations that have run on all devices so far: while it grows, whoever is waited for may still
+ * come. */
+uint64_t operations_done(void);
 
 /* Of the calling thread, and of a stream. */
 int current_device(void);

@@ -35,6 +35,7 @@ struct scheduler {
     std::mutex mutex;
     std::condition_variable changed;
     uint64_t changes = 1;           /* operations submitted, run, or given another chance */
+    uint64_t n_done = 0;
     std::vector<device> devices;
 
     scheduler() : devices(static_cast<size_t>(environment().devices))
@@ -92,6 +93,7 @@ void run_first(scheduler &all, std::unique_lock<std::mutex> &lock, std::shared_p
     if (done) {
         queue->operations.pop_front();
         queue->completed++;
+        all.n_done++;
         queue->tried = 0;
         note_change(all);
     } else {
@@ -111,7 +113,7 @@ std::shared_ptr<queue> pick(scheduler &all, int device_index, const queue *targe
     for (const std::shared_ptr<queue> &queue : device.queues)
         if (can_run(all, *queue))
             candidates.push_back(queue);
-    const auto is_target = [&](const std::shared_ptr<queue> &queue) { return queue.get() == target; };
+    const auto is_target = [&](const auto &candidate) { return candidate.get() == target; };
     const auto found = std::find_if(candidates.begin(), candidates.end(), is_target);
     if (found != candidates.end() && preference == preference::target_first)
         return *found;
@@ -246,8 +248,8 @@ void wait_for(const point &point)
 
 void wait_for_device(int device_index)
 {
-    const std::vector<std::shared_ptr<queue>> &queues = the_scheduler().devices[device_index].queues;
-    const auto idle = [](const std::shared_ptr<queue> &queue) { return queue->operations.empty(); };
+    const auto &queues = the_scheduler().devices[device_index].queues;
+    const auto idle = [](const auto &queue) { return queue->operations.empty(); };
 
     wait_until(device_index, nullptr,
                [&] { return std::all_of(queues.begin(), queues.end(), idle); });
@@ -269,6 +271,14 @@ bool ask(const point &point)
         if (!run_one(all, lock, index) && !run_elsewhere(all, lock, index))
             break;
     return reached(point);
+}
+
+uint64_t operations_done(void)
+{
+    scheduler &all = the_scheduler();
+    const std::lock_guard<std::mutex> lock(all.mutex);
+
+    return all.n_done;
 }
 
 void fail_device(int device, cudaError_t error)

@@ -101,7 +101,8 @@ void stop(const char *format, ...)
     va_end(args);
     fprintf(stderr, "\nemulator: with OCTET_EMULATOR_ORDER=%s OCTET_EMULATOR_STREAMS=%s "
                     "OCTET_EMULATOR_SEED=%llu\n",
-            orders[static_cast<int>(environment().threads)], stream_orders[environment().random_streams],
+            orders[static_cast<int>(environment().threads)],
+            stream_orders[environment().random_streams],
             static_cast<unsigned long long>(environment().seed));
     abort();
 }

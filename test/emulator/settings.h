@@ -8,8 +8,8 @@
  *     OCTET_EMULATOR_STREAMS   at-once (default): each operation as early as it may run;
  *                              random: any order that streams and events allow, as late as possible
  *                              or as early
- *     OCTET_EMULATOR_SEED      of both random orders: a number, or "any" to take one from the clock;
- *                              printed with every diagnosis; default 1
+ *     OCTET_EMULATOR_SEED      of both random orders: a number, default 1, or "any" to take one
+ *                              from the clock and print it; printed with every diagnosis
  *     OCTET_EMULATOR_FAIL      calls that fail: fault.h */
 #ifndef OCTET_EMULATOR_SETTINGS_H
 #define OCTET_EMULATOR_SETTINGS_H
@@ -45,7 +45,7 @@ private:
     uint64_t state;
 };
 
-/* Print "emulator: ...", how to get the same order again, and abort: a GPU would have gone wrong. */
+/* Print "emulator: ..." and how to get the same order again, and abort: a GPU would go wrong. */
 [[noreturn]] void stop(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 }

@@ -69,7 +69,8 @@ static void divergence(void)
                       "divergent_kernel<TWO_BARRIERS>", "block (", "different barriers",
                       "planted.cu:", order);
         CHECK_STOPPED(run_case({order}, [] { return run_divergent(BARRIER_AGAINST_WARP); }),
-                      "divergent_kernel<BARRIER_AGAINST_WARP>", "block (", "same barrier",
+                      "divergent_kernel<BARRIER_AGAINST_WARP>", "block (",
+                      "not every thread comes to where the others wait",
                       "waits at __syncthreads", "waits at __shfl_xor_sync");
         CHECK_STOPPED(run_case({order}, [] { return run_divergent(TWO_SHUFFLES); }),
                       "different warp-wide operations", "waits at __shfl_xor_sync");
@@ -110,7 +111,9 @@ static void launch_limits(void)
         return refused && allowed && cudaGetLastError() == cudaSuccess &&
                cudaDeviceSynchronize() == cudaSuccess;
     }));
-    CHECK_RIGHT(run_case({}, [] { return allow_shared_store(228 << 10) == cudaErrorInvalidValue; }));
+    CHECK_RIGHT(run_case({}, [] {
+        return allow_shared_store(228 << 10) == cudaErrorInvalidValue;
+    }));
 }
 
 static void arguments_are_copied_at_the_launch(void)

@@ -25,8 +25,8 @@ float f16_value(uint16_t bits)
 }
 
 /* D (16, 8) += A (16, 16) B (16, 8). Lane l holds, for its group g = l / 4 and t = l % 4 * 2:
- * A[g][t..], A[g+8][t..], A[g][t+8..], A[g+8][t+8..]; B[t..][g], B[t+8..][g]; D[g][t..], D[g+8][t..],
- * ".." meaning this element and the next. */
+ * A[g][t..], A[g+8][t..], A[g][t+8..], A[g+8][t+8..]; B[t..][g], B[t+8..][g]; D[g][t..],
+ * D[g+8][t..], ".." meaning this element and the next. */
 template <float (*value)(uint16_t)> void multiply(void *const lanes[32], unsigned)
 {
     float a[16][16], b[16][8], d[16][8] = {};
@@ -60,7 +60,8 @@ struct matrix_load {
     const void *row;
 };
 
-/* Lane l receives elements (l / 4, l % 4 * 2) and the next of each 8x8 matrix, or of its transpose. */
+/* Lane l receives elements (l / 4, l % 4 * 2) and the next of each 8x8 matrix, or of its
+ * transpose. */
 template <int n_matrices, bool transpose> void load_matrices(void *const lanes[32], unsigned)
 {
     for (int m = 0; m < n_matrices; m++) {
@@ -69,9 +70,9 @@ template <int n_matrices, bool transpose> void load_matrices(void *const lanes[3
             memcpy(matrix[i], static_cast<matrix_load *>(lanes[m * 8 + i])->row, 16);
         for (int lane = 0; lane < 32; lane++) {
             const int i = lane / 4, j = lane % 4 * 2;
-            const uint16_t low = transpose ? matrix[j][i] : matrix[i][j];
-            const uint16_t high = transpose ? matrix[j + 1][i] : matrix[i][j + 1];
-            static_cast<matrix_load *>(lanes[lane])->out[m] = low | static_cast<uint32_t>(high) << 16;
+            const uint32_t low = transpose ? matrix[j][i] : matrix[i][j];
+            const uint32_t high = transpose ? matrix[j + 1][i] : matrix[i][j + 1];
+            static_cast<matrix_load *>(lanes[lane])->out[m] = low | high << 16;
         }
     }
 }
@@ -134,8 +135,8 @@ void cp_async(void *shared, const void *global, int bytes, int source_bytes, pla
                                 (source_bytes > 0 ? reinterpret_cast<uintptr_t>(global) : 0);
 
     if ((bytes != 4 && bytes != 8 && bytes != 16) || source_bytes < 0 || source_bytes > bytes)
-        stop_in_kernel("%s:%d: cp.async of %d bytes, %d of them read", where.file, where.line, bytes,
-                       source_bytes);
+        stop_in_kernel("%s:%d: cp.async of %d bytes, %d of them read", where.file, where.line,
+                       bytes, source_bytes);
     if (addresses % static_cast<unsigned>(bytes) != 0)
         stop_in_kernel("%s:%d: cp.async between addresses that are not %d-byte aligned", where.file,
                        where.line, bytes);

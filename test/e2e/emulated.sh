@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# emulated.sh - the whole CUDA trainer on emulated GPUs: PyTorch's numbers, any number of GPUs, and
+# checkpoints that go from GPUs to CPU workers and back.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+# From here on trainer and sample are those of the emulator; the others keep their names with -cpu.
+mkdir "$work/bin"
+for name in trainer sample; do
+    ln -s "$programs/test/emulator/$name-emulated" "$work/bin/$name"
+    ln -s "$programs/$name" "$work/bin/$name-cpu"
+done
+PATH=$work/bin:$PATH
+export OCTET_TEST_DEVICE=cuda OCTET_EMULATED_GPUS=8
+time_limit=300
+
+oracle_config() {   # ORACLE GPUS [KEY=VALUE...]
+    local settings=() key
+
+    for key in max_seq_len dim depth heads mlp_dim use_rotary_emb learning_rate warmup_steps \
+               min_lr_ratio weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm; do
+        settings+=("$key=$(tensors metadata "$1" $key)")
+    done
+    tiny_config "${settings[@]}" shuffle=false "max_steps=$(tensors metadata "$1" steps)" \
+        "batch_size=$(($(tensors metadata "$1" batch) / $2))" "${@:3}"
+    tensors tokens "$1" stream tokens.safetensors "$(tensors metadata "$1" vocab_size)"
+    tensors extract "$1" init. init.safetensors
+}
+
+# The oracle's twenty steps: AMP false within 1e-4, true (bfloat16) within 2%.
+as_pytorch() {      # NAME GPUS AMP
+    local oracle=$test_data/$1.safetensors
+
+    oracle_config "$oracle" "$2" "use_amp=$3"
+    expect_exit 0 "done: 20 steps" -- trainer c.ini --init init.safetensors --gpus "$2"
+    metrics values logs/metrics.jsonl loss >values
+    tensors values "$oracle" losses >expected
+    if [ "$3" = true ]; then
+        check_near loss values expected rel 0.02
+    else
+        check_near loss values expected abs 1e-4
+        check_tensors "$oracle" checkpoints/final_model.safetensors 1e-3 final.
+    fi
+}
+
+# Head size 32, so that bfloat16 attention runs on the tensor cores' instructions.
+gpu_run() {         # [KEY=VALUE...]
+    tiny_tokens 8000
+    tiny_config dim=64 heads=2 mlp_dim=96 batch_size=8 max_steps=6 dropout=0.1 eval_every=0 \
+        lr_schedule=constant warmup_steps=2 "$@"
+}
+
+one_is_many() {     # AMP TOLERANCE
+    local n
+
+    gpu_run use_amp="$1"
+    for n in 1 2 4 8; do
+        expect_exit 0 "done: 6 steps" -- trainer c.ini --gpus "$n" \
+            --set training.batch_size=$((8 / n)) --set logging.log_dir="logs$n" \
+            --set checkpoint.save_dir="checkpoints$n"
+        check_near_run "logs$n" logs1 1 6 "$2"
+    done
+}
+
+resume_is_exact() { # AMP_DTYPE GPUS
+    gpu_run use_amp=true amp_dtype="$1" batch_size=2
+    expect_exit 0 "done: 6 steps" -- trainer c.ini --gpus "$2" \
+        --set logging.log_dir=straight --set checkpoint.save_dir=straight
+    expect_exit 0 "done: 3 steps" -- trainer c.ini --gpus "$2" --set training.max_steps=3
+    expect_exit 0 "done: 6 steps" -- trainer c.ini --gpus "$2" --resume auto
+    check_tensors checkpoints/final_model.safetensors straight/final_model.safetensors 0
+}
+
+# CPU workers go on with a GPU's run, and the other way round.
+between_backends() {    # FIRST SECOND: what stands behind "trainer"
+    gpu_run batch_size=4 dropout=0
+    expect_exit 0 "done: 6 steps" -- trainer-cpu c.ini --device cpu \
+        --set logging.log_dir=straight --set checkpoint.save_dir=straight
+    expect_exit 0 "done: 3 steps" -- trainer$1 --gpus 1 --set training.max_steps=3
+    expect_exit 0 "done: 6 steps" -- trainer$2 --gpus 1 --set training.max_steps=6 --resume auto
+    check_near_run logs straight 1 6 1e-4
+}
+
+too_many_gpus() {
+    gpu_run
+    OCTET_EMULATED_GPUS=2 expect_bad "distributed.gpus = 3: there are 2 GPUs" -- \
+        trainer c.ini --gpus 3
+    OCTET_EMULATED_GPUS=0 expect_bad "no GPU is visible" -- trainer c.ini
+}
+
+check_names_gpus() {
+    gpu_run
+    expect_exit 0 "ready to train" -- trainer c.ini --check --gpus 2
+    check_text "$work/stdout" "GPU 0"
+}
+
+run_case as_pytorch rope_tiny 1 false
+run_case as_pytorch rope_tiny 4 false
+run_case as_pytorch learned_tiny 2 false
+run_case as_pytorch rope_tiny 2 true
+run_case as_pytorch learned_tiny 1 true
+run_case one_is_many false 1e-5
+run_case one_is_many true 1e-2
+run_case resume_is_exact bfloat16 1
+run_case resume_is_exact float16 2
+run_case between_backends "-cpu c.ini --device cpu" " c.ini --device cuda"
+run_case between_backends " c.ini --device cuda" "-cpu c.ini --device cpu"
+run_case too_many_gpus
+run_case check_names_gpus
+finish
