@@ -1,13 +1,15 @@
 #include "train/stop.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stddef.h>
 
-static volatile sig_atomic_t received;
+/* Written by the handler on any thread and read by all workers: lock-free, as handlers need it. */
+static _Atomic int received;
 
 static void on_signal(int signal)
 {
-    received = signal;
+    atomic_store(&received, signal);
 }
 
 void stop_on_signals(void)
@@ -22,5 +24,5 @@ void stop_on_signals(void)
 
 int stop_signal(void)
 {
-    return received;
+    return atomic_load(&received);
 }
