@@ -43,8 +43,8 @@ DEVICE_FUNCTION void key_gradients(float (&s)[M][N][4], float (&dp)[M][N][4],
         vector_load<4>(pair, (const float *)(rows + 8 * n + 2 * q));
         if (DROPS)
 #pragma unroll
-            for (int half = 0; half < 2; half++)
-                bytes[half] = *(const uint16_t *)&kept[(g + 8 * half) * STRIDE + 8 * n + 2 * q] >> bit;
+            for (int second = 0; second < 2; second++)
+                bytes[second] = *(const uint16_t *)&kept[(g + 8 * second) * STRIDE + 8 * n + 2 * q] >> bit;
 #pragma unroll
         for (int m = 0; m < M; m++)
 #pragma unroll
@@ -214,9 +214,9 @@ attention_backward_queries_kernel(const attention_backward_call<T> call)
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
-        for (int half = 0; half < 2; half++)
-            rows[m][half] = call.rows[(int64_t)(b * call.shape.heads + h) * length +
-                                      min(query + 16 * m + 8 * half, length - 1)];
+        for (int second = 0; second < 2; second++)
+            rows[m][second] = call.rows[(int64_t)(b * call.shape.heads + h) * length +
+                                      min(query + 16 * m + 8 * second, length - 1)];
     cp_async_wait<0>();
     __syncthreads();
     q.begin();

@@ -78,8 +78,8 @@ attention_decode_kernel(const attention_forward_call<T> call, float *parts, stru
     decode_scores<W>(scores, q, call.k.head(0, h, size), call.k.token, size, first, n_keys,
                      call.log2_scale);
     __syncthreads();
-    const float largest = block_max(scores[threadIdx.x]);
-    const float p = exp2_fast(scores[threadIdx.x] - largest);
+    const float score = scores[threadIdx.x], largest = block_max(score);
+    const float p = exp2_fast(score - largest);
     const float total = block_sum(p);
     scores[threadIdx.x] = p;
     __syncthreads();

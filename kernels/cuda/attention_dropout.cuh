@@ -66,9 +66,9 @@ template <int M> struct row_dropout {
 #pragma unroll
             for (int m = 0; m < M; m++)
 #pragma unroll
-                for (int half = 0; half < 2; half++)
-                    kept[m][half] |=
-                        dropout_byte(dropout.mask, position + (16 * m + 8 * half) * next_query)
+                for (int second = 0; second < 2; second++)
+                    kept[m][second] |=
+                        dropout_byte(dropout.mask, position + (16 * m + 8 * second) * next_query)
                         << 8 * i;
         }
     }

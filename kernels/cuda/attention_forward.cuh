@@ -19,7 +19,7 @@ template <int D> struct forward_tile {
     static constexpr size_t SHARED_BYTES = (ROWS + 4 * KEYS) * D * 2;
 };
 
-/* Of rows g (half 0) and g + 8 (half 1) of every fragment. */
+/* Of rows g (second 0) and g + 8 (second 1) of every fragment. */
 template <int M> struct row_softmax {
     float largest[M][2];
     float total[M][2];          /* of this lane's columns alone */
@@ -29,9 +29,9 @@ template <int M> struct row_softmax {
 #pragma unroll
         for (int m = 0; m < M; m++)
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                largest[m][half] = -INFINITY;
-                total[m][half] = 0;
+            for (int second = 0; second < 2; second++) {
+                largest[m][second] = -INFINITY;
+                total[m][second] = 0;
             }
     }
 
@@ -43,27 +43,27 @@ template <int M> struct row_softmax {
 #pragma unroll
         for (int m = 0; m < M; m++)
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const float before = largest[m][half];
+            for (int second = 0; second < 2; second++) {
+                const float before = largest[m][second];
                 float now = before, sum = 0;
 #pragma unroll
                 for (int n = 0; n < N; n++)
-                    now = fmaxf(now, fmaxf(s[m][n][2 * half], s[m][n][2 * half + 1]));
+                    now = fmaxf(now, fmaxf(s[m][n][2 * second], s[m][n][2 * second + 1]));
                 now = lanes_max<4>(now);
                 const float base = now * log2_scale, shrink = exp2_fast(before * log2_scale - base);
 #pragma unroll
                 for (int n = 0; n < N; n++)
 #pragma unroll
-                    for (int i = 2 * half; i < 2 * half + 2; i++) {
+                    for (int i = 2 * second; i < 2 * second + 2; i++) {
                         s[m][n][i] = exp2_fast(s[m][n][i] * log2_scale - base);
                         sum += s[m][n][i];
                     }
-                largest[m][half] = now;
-                total[m][half] = total[m][half] * shrink + sum;
+                largest[m][second] = now;
+                total[m][second] = total[m][second] * shrink + sum;
 #pragma unroll
                 for (int n = 0; n < C; n++)
 #pragma unroll
-                    for (int i = 2 * half; i < 2 * half + 2; i++)
+                    for (int i = 2 * second; i < 2 * second + 2; i++)
                         out[m][n][i] *= shrink;
             }
     }
@@ -80,17 +80,17 @@ DEVICE_FUNCTION void finish_rows(float (&out)[M][C][4], const row_softmax<M> &so
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int row = query + 16 * m + 8 * half;
-            const float total = lanes_sum<4>(softmax.total[m][half]);
+        for (int second = 0; second < 2; second++) {
+            const int row = query + 16 * m + 8 * second;
+            const float total = lanes_sum<4>(softmax.total[m][second]);
             const float factor = call.dropout.mask.scale / total;
 #pragma unroll
             for (int n = 0; n < C; n++)
 #pragma unroll
-                for (int i = 2 * half; i < 2 * half + 2; i++)
+                for (int i = 2 * second; i < 2 * second + 2; i++)
                     out[m][n][i] *= factor;
             if (lse && threadIdx.x % 4 == 0 && row < call.shape.n_queries)
-                lse[row] = LN2 * (softmax.largest[m][half] * call.log2_scale + log2f(total));
+                lse[row] = LN2 * (softmax.largest[m][second] * call.log2_scale + log2f(total));
         }
 }
 

@@ -160,8 +160,8 @@ DEVICE_FUNCTION void store_rows(T *head, int stride, const float (&c)[M][D / 8][
 #pragma unroll
         for (int n = 0; n < CHUNKS; n++)
 #pragma unroll
-            for (int half = 0; half < 2; half++)
-                vector_store<2>(tile.from(to, 16 * m + 8 * half, n), &c[m][n][2 * half]);
+            for (int second = 0; second < 2; second++)
+                vector_store<2>(tile.from(to, 16 * m + 8 * second, n), &c[m][n][2 * second]);
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < M * CHUNKS / 2; i++) {

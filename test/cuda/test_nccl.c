@@ -426,7 +426,8 @@ static void expect_error(const struct pair *pair, ncclResult_t expected, const c
     for (int rank = 0; rank < 2; rank++) {
         ncclResult_t error = ncclSuccess;
         while (error == ncclSuccess) {
-            (void)cudaStreamQuery(pair->streams[rank]);     /* so that the device gets on */
+            for (int i = 0; i < 2; i++)     /* so that the devices get on */
+                (void)cudaStreamQuery(pair->streams[i]);
             CHECK(ncclCommGetAsyncError(pair->comms[rank], &error) == ncclSuccess);
             nanosleep(&nap, NULL);
         }

@@ -159,10 +159,11 @@ void come(clique &group, int rank, uint64_t number, collective &here, const requ
             (theirs.count == request.count && theirs.type == request.type &&
              theirs.op == request.op))
             continue;
+        const std::string mine = describe(rank, request), their = describe(other, theirs);
         here.agreed = false;
         fail_all(group, ncclInvalidUsage, "ncclAllReduce number " + std::to_string(number + 1) +
-                 ": the ranks do not agree: " + describe(other, theirs) + "; " +
-                 describe(rank, request));
+                 ": the ranks do not agree: " + (rank < other ? mine + "; " + their :
+                                                                their + "; " + mine));
     }
     if (here.agreed && here.n_come == group.size()) {
         if (request.type == ncclFloat64)

@@ -67,7 +67,7 @@ static void divergence(void)
     for (const char *order : {FORWARD, REVERSED, RANDOM}) {
         CHECK_STOPPED(run_case({order}, [] { return run_divergent(TWO_BARRIERS); }),
                       "divergent_kernel<TWO_BARRIERS>", "block (", "different barriers",
-                      "planted.cu:", order);
+                      "planted.cpp:", order);
         CHECK_STOPPED(run_case({order}, [] { return run_divergent(BARRIER_AGAINST_WARP); }),
                       "divergent_kernel<BARRIER_AGAINST_WARP>", "block (",
                       "not every thread comes to where the others wait",

@@ -1,5 +1,5 @@
 /* test_race.cpp - the race checker finds each planted race in one run, whatever the order of the
- * threads, and none in kernels that are right. planted.cu is compiled with -fsanitize=thread. */
+ * threads, and none in kernels that are right. planted.cpp is compiled with -fsanitize=thread. */
 #include "emulator/child.h"
 #include "emulator/planted_cases.h"
 

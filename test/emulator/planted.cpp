@@ -1,4 +1,4 @@
-/* planted.cu - kernels for the emulator's own tests; see planted.h. */
+/* planted.cpp - kernels for the emulator's own tests; see planted.h. */
 #include "emulator/planted.h"
 
 #include "kernels/cuda/launch.h"
