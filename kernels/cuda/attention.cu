@@ -63,7 +63,7 @@ template <typename T> struct qkv_rows {
 template <typename T> static qkv_rows<T> qkv_rows_of(const struct tensor *qkv)
 {
     const int64_t width = qkv->shape[2] / 3 * qkv->shape[3], token = 3 * width;
-    const head_rows<T> q = {(T *)qkv->data, qkv->shape[1] * token, (int)token};
+    const head_rows<T> q = {tensor_data<T>(qkv), qkv->shape[1] * token, (int)token};
 
     return {q, {q.data + width, q.sequence, q.token}, {q.data + 2 * width, q.sequence, q.token}};
 }
@@ -72,7 +72,7 @@ template <typename T> static qkv_rows<T> qkv_rows_of(const struct tensor *qkv)
 template <typename T> static head_rows<T> out_rows_of(const struct tensor *out, int64_t length,
                                                       int64_t heads, int64_t size)
 {
-    return {(T *)out->data, length * heads * size, (int)(heads * size)};
+    return {tensor_data<T>(out), length * heads * size, (int)(heads * size)};
 }
 
 static float log2_scale_of(int64_t size)
@@ -143,7 +143,7 @@ static enum status attention_forward_of(struct device *dev, const struct tensor 
     call.k = rows.k;
     call.v = rows.v;
     call.out = out_rows_of<T>(out, length, heads, size);
-    call.lse = (float *)lse->data;
+    call.lse = tensor_data<float>(lse);
     call.shape = {heads, size, length, length};
     call.log2_scale = log2_scale_of(size);
     call.dropout = attention_dropout_of(dropout, heads, length);
@@ -245,8 +245,8 @@ static enum status attention_backward_of(struct device *dev, const struct tensor
     const auto rows_kernel = rows_are_vectors<T>(size, {dout, out})
                                  ? attention_rows_kernel<T, VECTOR<T>>
                                  : attention_rows_kernel<T, 1>;
-    LAUNCH(rows_kernel, grid, COPY_THREADS, 0, cuda_stream(dev), scratch, (const T *)dout->data,
-           (const T *)out->data, (const float *)lse->data, call.shape, n_rows);
+    LAUNCH(rows_kernel, grid, COPY_THREADS, 0, cuda_stream(dev), scratch, tensor_data<const T>(dout),
+           tensor_data<const T>(out), tensor_data<const float>(lse), call.shape, n_rows);
     TRY(cuda_launched(dev, "attention_backward"));
     return backward(dev, call, qkv->shape[0], rows_are_vectors<T>(size, {dqkv, dout, qkv}));
 }
@@ -262,17 +262,15 @@ static enum status attention_backward(struct device *dev, const struct tensor *d
 /* ---- with a cache ---- */
 
 /* k and v of qkv to rows position ... of the cache. */
-template <typename T>
+template <typename T, int W>
 static enum status append(struct device *dev, const struct tensor *cache, const struct tensor *qkv,
                           int64_t position)
 {
-    /* In words of four bytes: D is even. */
-    const int64_t width = cache->shape[2] * cache->shape[3] * (int64_t)sizeof(T) / 4;
-    const int64_t n = qkv->shape[1] * width;
-    uint32_t *keys = (uint32_t *)cache->data + position * width;
+    const int64_t width = cache->shape[2] * cache->shape[3] / W, n = qkv->shape[1] * width;
+    packed<T, W> *keys = tensor_data<packed<T, W>>(cache) + position * width;
 
-    LAUNCH(attention_append_kernel, (unsigned)blocks_for(n, COPY_THREADS), COPY_THREADS, 0,
-           cuda_stream(dev), keys, keys + cache->shape[1] * width, (const uint32_t *)qkv->data,
+    LAUNCH((attention_append_kernel<T, W>), (unsigned)blocks_for(n, COPY_THREADS), COPY_THREADS, 0,
+           cuda_stream(dev), keys, keys + cache->shape[1] * width, tensor_data<packed<T, W>>(qkv),
            (int)width, n);
     return cuda_launched(dev, "attention_cached");
 }
@@ -315,13 +313,13 @@ static enum status attention_cached_of(struct device *dev, const struct tensor *
     attention_forward_call<T> call = {};
 
     call.q = qkv_rows_of<const T>(qkv).q;
-    call.k = {(const T *)cache->data, rows, heads * size};
+    call.k = {tensor_data<const T>(cache), rows, heads * size};
     call.v = {call.k.data + rows, rows, heads * size};
     call.out = out_rows_of<T>(out, length, heads, size);
     call.shape = {heads, size, length, (int)position + length};
     call.log2_scale = log2_scale_of(size);
     call.dropout.mask.scale = 1;
-    TRY(append<T>(dev, cache, qkv, position));
+    TRY((aligned ? append<T, VECTOR<T>> : append<T, 1>)(dev, cache, qkv, position));
     if (length == 1 && aligned && size <= DECODE_SIZE)
         return decode(dev, call);
     return forward(dev, call, 1, aligned);

@@ -194,7 +194,8 @@ attention_backward_queries_kernel(const attention_backward_call<T> call)
     const int first = (call.order.n_tiles - 1 - place.rank) * ROWS;
     const int row = threadIdx.x / 32 * (16 * M);    /* the warp's first in the tile */
     const int query = first + row + lane_index() / 4, column = lane_index() % 4 * 2;
-    const int end = min(first + ROWS, length), warp_end = min(first + row + 16 * M, length);
+    const int end = min(first + ROWS, length);
+    const int warp_end = first + row < length ? min(first + row + 16 * M, length) : 0;
     row_operand<T, D, M, tile::HOLD> q = {q_tile, row, {}}, dout = {dout_tile, row, {}};
     struct attention_row rows[M][2];
     row_dropout<M> dropout;
@@ -225,10 +226,10 @@ attention_backward_queries_kernel(const attention_backward_call<T> call)
         const int buffer = key / KEYS % 2 * KEYS;
         if (key + KEYS < end)
             load_keys(key + KEYS, KEYS - buffer);
-        if (DROPS && key % DROPOUT_TILE == 0)
-            dropout.draw(call.dropout, b, h, query, key);
         if (key < warp_end) {
             float s[M][KEYS / 8][4], dp[M][KEYS / 8][4];
+            if (DROPS && key % DROPOUT_TILE == 0)
+                dropout.draw(call.dropout, b, h, query, key);
             multiply_transposed(s, q, k_tiles.after(buffer));
             multiply_transposed(dp, dout, v_tiles.after(buffer));
             query_gradients<DROPS>(s, dp, rows, dropout, key, call.log2_scale,

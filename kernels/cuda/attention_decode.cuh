@@ -1,7 +1,7 @@
 /* attention_decode.cuh - attention of one new token over the keys and values of all before it, which
  * is as fast as they can be read: keys are split among blocks, whose parts are put together in order.
  *
- * Lanes read W elements, 16 bytes, of a row at a time. */
+ * Rows are read W elements, 16 bytes, at a time. */
 #ifndef OCTET_CUDA_ATTENTION_DECODE_CUH
 #define OCTET_CUDA_ATTENTION_DECODE_CUH
 
@@ -20,15 +20,17 @@ struct decode_sum {
     float total;                /* of exponentials relative to it */
 };
 
-/* Rows of qkv (T, 3H, D) to rows of the cache, in words of four bytes; `width` of them are H D. */
-__global__ void attention_append_kernel(uint32_t *keys, uint32_t *values, const uint32_t *qkv,
-                                        int width, int64_t n)
+/* k and v of qkv (T, 3H, D) to rows of the cache, in packs of W elements: `width` of them are H D, n
+ * are T H D. */
+template <typename T, int W>
+__global__ void attention_append_kernel(packed<T, W> *keys, packed<T, W> *values,
+                                        const packed<T, W> *qkv, int width, int64_t n)
 {
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
 
     if (i >= n)
         return;
-    const uint32_t *from = qkv + i / width * 3 * width + i % width;
+    const packed<T, W> *from = qkv + i / width * 3 * width + i % width;
     keys[i] = from[width];
     values[i] = from[2 * width];
 }

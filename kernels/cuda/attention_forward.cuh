@@ -75,7 +75,7 @@ DEVICE_FUNCTION void finish_rows(float (&out)[M][C][4], const row_softmax<M> &so
                                  const attention_forward_call<T> &call, int b, int h, int query)
 {
     float *lse = call.lse ? call.lse + (int64_t)(b * call.shape.heads + h) * call.shape.n_queries
-                          : NULL;
+                          : nullptr;
 
 #pragma unroll
     for (int m = 0; m < M; m++)
@@ -110,7 +110,8 @@ attention_forward_kernel(const attention_forward_call<T> call)
     const int row = threadIdx.x / 32 * (16 * M);    /* the warp's first in the tile */
     const int query = first + row + lane_index() / 4, column = lane_index() % 4 * 2;
     const int end = min(position + first + ROWS, shape.n_keys);
-    const int warp_end = min(position + first + row + 16 * M, shape.n_keys);
+    const int warp_end = first + row < shape.n_queries
+                             ? min(position + first + row + 16 * M, shape.n_keys) : 0;
     const T *k = call.k.head(b, h, D), *v = call.v.head(b, h, D);
     row_operand<T, D, M, tile::HOLD> q = {q_tile, row, {}};
     row_softmax<M> softmax;

@@ -7,18 +7,11 @@ namespace {
 
 enum {
     THREADS = 256,
-    SUM_BLOCKS = 1024,          /* always: so sums do not depend on the GPU */
     QUAD = 4,                   /* elements of a thread: 16 bytes of float */
+    /* A sum has a block for so many elements, and as many as are allowed: the same on every GPU. */
+    SUM_ELEMENTS = 4 * THREADS * QUAD,
+    SUM_BLOCKS = 1024,
 };
-
-bool aligned(std::initializer_list<const struct tensor *> tensors)
-{
-    bool all = true;
-
-    for (const struct tensor *t : tensors)
-        all = all && (uintptr_t)t->data % 16 == 0;
-    return all;
-}
 
 /* ---- cast ---- */
 
@@ -43,7 +36,7 @@ enum status cast_of(struct device *dev, const struct tensor *out, const struct t
     const int64_t n = tensor_count(x);
 
     LAUNCH((cast_kernel<T>), (unsigned)blocks_for(n, THREADS * VECTOR<T>), THREADS, 0,
-           cuda_stream(dev), tensor_data<T>(out), tensor_data<float>(x), n, aligned({out, x}));
+           cuda_stream(dev), tensor_data<T>(out), tensor_data<float>(x), n, are_aligned({out, x}));
     return cuda_launched(dev, "cast");
 }
 
@@ -59,12 +52,12 @@ template <bool SQUARES> DEVICE_FUNCTION double term(float x)
     return SQUARES ? (double)x * (double)x : (double)x;
 }
 
-/* partials (SUM_BLOCKS): each block's part of the sum of x, or of its squares. */
+/* partials: each block's part of the sum of x, or of its squares. */
 template <bool SQUARES> __global__ void __launch_bounds__(THREADS)
 partial_sums_kernel(double *partials, const float *x, int64_t n, bool wide)
 {
     const int64_t thread = (int64_t)blockIdx.x * THREADS + threadIdx.x;
-    const int64_t threads = SUM_BLOCKS * THREADS, n_quads = wide ? n / QUAD : 0;
+    const int64_t threads = (int64_t)gridDim.x * THREADS, n_quads = wide ? n / QUAD : 0;
     double total = 0;
 
 #pragma unroll 4
@@ -82,13 +75,13 @@ partial_sums_kernel(double *partials, const float *x, int64_t n, bool wide)
         partials[blockIdx.x] = total;
 }
 
-/* out = the sum of the partials, or += it. One block. */
+/* out = the sum of n partials, or += it. One block. */
 __global__ void __launch_bounds__(THREADS)
-combine_sums_kernel(double *out, const double *partials, bool accumulate)
+combine_sums_kernel(double *out, const double *partials, int n, bool accumulate)
 {
     double total = 0;
 
-    for (int i = (int)threadIdx.x; i < SUM_BLOCKS; i += THREADS)
+    for (int i = (int)threadIdx.x; i < n; i += THREADS)
         total += partials[i];
     total = block_sum(total);
     if (threadIdx.x == 0)
@@ -100,12 +93,14 @@ enum status sum_of(struct device *dev, const char *name, const struct tensor *ou
                    const struct tensor *x, bool accumulate)
 {
     double *partials = (double *)cuda_device(dev)->scratch;
+    const int64_t n = tensor_count(x);
+    const int blocks = (int)smaller(blocks_for(n, SUM_ELEMENTS), SUM_BLOCKS);
 
-    LAUNCH((partial_sums_kernel<SQUARES>), SUM_BLOCKS, THREADS, 0, cuda_stream(dev), partials,
-           tensor_data<float>(x), tensor_count(x), aligned({x}));
+    LAUNCH((partial_sums_kernel<SQUARES>), blocks, THREADS, 0, cuda_stream(dev), partials,
+           tensor_data<float>(x), n, are_aligned({x}));
     TRY(cuda_launched(dev, name));
     LAUNCH(combine_sums_kernel, 1, THREADS, 0, cuda_stream(dev), tensor_data<double>(out),
-           partials, accumulate);
+           partials, blocks, accumulate);
     return cuda_launched(dev, name);
 }
 
@@ -187,7 +182,7 @@ enum status adamw_of(struct device *dev, const struct tensor *weights, const str
     const struct adamw_buffers<T> buffers = {
         tensor_data<float>(weights), tensor_data<float>(m), tensor_data<float>(v),
         tensor_data<float>(grads), tensor_data<T>(copy), n, step->decay_count,
-        aligned({weights, m, v, grads, copy}),
+        are_aligned({weights, m, v, grads, copy}),
     };
     const struct adamw_factors factors = {
         (float)step->beta1, (float)(1 - step->beta1),

@@ -30,17 +30,22 @@ enum {
 /* Elements in 16 bytes. */
 template <typename T> constexpr int VECTOR = 16 / (int)sizeof(T);
 
-/* Whether rows of `width` elements can be accessed 16 bytes at a time in all of these tensors,
- * those of master type at least as well as those of type T. */
-template <typename T>
-static inline bool rows_are_vectors(int64_t width,
-                                    std::initializer_list<const struct tensor *> tensors)
+/* Whether all of these can be accessed 16 bytes at a time; NULL can. */
+static inline bool are_aligned(std::initializer_list<const struct tensor *> tensors)
 {
-    bool aligned = width % VECTOR<T> == 0;
+    bool aligned = true;
 
     for (const struct tensor *t : tensors)
         aligned = aligned && (uintptr_t)t->data % 16 == 0;
     return aligned;
+}
+
+/* And all of their rows of `width` elements of type T, or of the master type, which is wider. */
+template <typename T>
+static inline bool rows_are_vectors(int64_t width,
+                                    std::initializer_list<const struct tensor *> tensors)
+{
+    return width % VECTOR<T> == 0 && are_aligned(tensors);
 }
 
 static inline int64_t blocks_for(int64_t n, int64_t per_block)

@@ -29,6 +29,7 @@ static const struct op_limits limits = {.rows = 4 * MAX_LENGTH, .width = 0,
 static struct cuda_device cuda;
 static struct op_table table;
 static uint64_t seed = 1;
+static size_t shift;            /* of tensors, in elements, off their alignment */
 
 extern "C" enum status cuda_fail(const struct device *dev, const char *call, cudaError_t error)
 {
@@ -95,10 +96,10 @@ public:
     device_tensor(int64_t a, int64_t b, int64_t c, int64_t d) : n((size_t)(a * b * c * d))
     {
         std::vector<unsigned char> image(bytes(), GUARD_BYTE);
-        memset(image.data() + GUARD, 0xff, n * sizeof(T));      /* NaN */
+        memset(image.data() + start, 0xff, n * sizeof(T));      /* NaN */
         cudaMalloc(&memory, bytes());
         cudaMemcpy(memory, image.data(), bytes(), cudaMemcpyHostToDevice);
-        view = tensor_4d((char *)memory + GUARD, real_type<T>::dtype, a, b, c, d);
+        view = tensor_4d((char *)memory + start, real_type<T>::dtype, a, b, c, d);
     }
     ~device_tensor() { cudaFree(memory); }
     device_tensor(const device_tensor &) = delete;
@@ -117,7 +118,7 @@ public:
         std::vector<double> result(n);
         for (size_t i = 0; i < n; i++) {
             T x;
-            memcpy(&x, all.data() + GUARD + i * sizeof(T), sizeof x);
+            memcpy(&x, all.data() + start + i * sizeof(T), sizeof x);
             result[i] = real_type<T>::value(x);
         }
         return result;
@@ -140,8 +141,8 @@ public:
 
 private:
     void *memory = nullptr;
-    size_t n;
-    size_t bytes(void) const { return n * sizeof(T) + 2 * GUARD; }
+    size_t n, start = GUARD + shift * sizeof(T);
+    size_t bytes(void) const { return start + n * sizeof(T) + GUARD; }
 };
 
 struct size {
@@ -399,29 +400,6 @@ static void other_head_sizes(void)
     }
 }
 
-static void refuses_wide_heads(void)
-{
-    const struct dropout none = {};
-    device_tensor<float> qkv(1, 1, 3, 258), out(1, 1, 1, 258), lse(1, 1, 1, 1);
-
-    cuda.base.real = DTYPE_F32;
-    CHECK_FAILS(table.attention_forward(&cuda.base, &out.view, &lse.view, &qkv.view, &none),
-                ERR_DEVICE, "head size above 256");
-}
-
-static void refuses_small_scratch(void)
-{
-    const struct dropout none = {};
-    device_tensor<float> qkv(1, 2, 3, 4), out(1, 2, 1, 4), lse(1, 1, 2, 1);
-    const size_t size = cuda.scratch_size;
-
-    cuda.base.real = DTYPE_F32;
-    cuda.scratch_size = 8;
-    CHECK_FAILS(table.attention_backward(&cuda.base, &qkv.view, &out.view, &out.view, &lse.view,
-                                         &qkv.view, &none), ERR_DEVICE, "scratch");
-    cuda.scratch_size = size;
-}
-
 /* ---- the mask, exactly ---- */
 
 /* Equal scores, and v the unit vectors from key `first` on: out is the probabilities of those keys. */
@@ -598,6 +576,45 @@ static void cached_float32(void) { try_caches<float>(); }
 static void cached_bfloat16(void) { try_caches<__nv_bfloat16>(); }
 static void cached_float16(void) { try_caches<__half>(); }
 
+/* ---- unusual calls ---- */
+
+static void off_alignment(void)
+{
+    static const struct size s = {1, 70, 2, 64, 0.2};
+
+    shift = 1;
+    try_random<float>(&s);
+    try_random<__nv_bfloat16>(&s);
+    try_random<__half>(&s);
+    try_cached<float>(2, 64, 1, 130, 200);
+    try_cached<__nv_bfloat16>(2, 64, 1, 130, 200);
+    try_cached<__half>(2, 64, 3, 20, 200);
+    shift = 0;
+}
+
+static void refuses_wide_heads(void)
+{
+    const struct dropout none = {};
+    device_tensor<float> qkv(1, 1, 3, 258), out(1, 1, 1, 258), lse(1, 1, 1, 1);
+
+    cuda.base.real = DTYPE_F32;
+    CHECK_FAILS(table.attention_forward(&cuda.base, &out.view, &lse.view, &qkv.view, &none),
+                ERR_DEVICE, "head size above 256");
+}
+
+static void refuses_small_scratch(void)
+{
+    const struct dropout none = {};
+    device_tensor<float> qkv(1, 2, 3, 4), out(1, 2, 1, 4), lse(1, 1, 2, 1);
+    const size_t size = cuda.scratch_size;
+
+    cuda.base.real = DTYPE_F32;
+    cuda.scratch_size = 8;
+    CHECK_FAILS(table.attention_backward(&cuda.base, &qkv.view, &out.view, &out.view, &lse.view,
+                                         &qkv.view, &none), ERR_DEVICE, "scratch");
+    cuda.scratch_size = size;
+}
+
 /* ---- the order of blocks ---- */
 
 static __global__ void places_kernel(struct tile_place *places, struct tile_order order, int heads)
@@ -652,6 +669,7 @@ int main(void)
     CASE(cached_float32);
     CASE(cached_bfloat16);
     CASE(cached_float16);
+    CASE(off_alignment);
     CASE(refuses_wide_heads);
     CASE(refuses_small_scratch);
     cudaFree(cuda.scratch);
