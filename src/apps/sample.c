@@ -11,14 +11,14 @@
 
 #include "base/log.h"
 #include "base/status.h"
-#include "base/team.h"
-#include "device/cpu.h"
+#include "device/gpu.h"
 #include "generate/generate.h"
 #include "generate/prompt_loop.h"
 #include "generate/text_output.h"
 #include "generate/text_writer.h"
 #include "options/option.h"
 #include "train/checkpoint.h"
+#include "train/plan.h"
 #include "train/saves.h"
 
 static const char program[] = "sample";
@@ -93,8 +93,8 @@ static enum status check_settings(const struct settings *settings)
         return fail(ERR_INVALID, "--prompt and --interactive exclude each other: give one of them");
     if (settings->output && settings->interactive)
         return fail(ERR_INVALID, "--output and --interactive exclude each other: give one of them");
-    if (strcmp(settings->device, "cuda") == 0)
-        return fail(ERR_INVALID, "--device cuda: this build has no CUDA support; use --device cpu");
+    if (strcmp(settings->device, "cuda") == 0 && gpu_count() == 0)
+        return fail(ERR_INVALID, "--device cuda: %s; use --device cpu", gpu_support());
     return OK;
 }
 
@@ -175,11 +175,23 @@ static enum status open_checkpoint(struct checkpoint *checkpoint, const struct s
     return status;
 }
 
-static enum status load_model(struct sampler *s)
+/* One device of the kind asked for, which computes as the trainer would. */
+static enum status open_device(struct sampler *s, const char *kind)
+{
+    struct config config = s->checkpoint.config;
+    struct plan_devices plan;
+
+    snprintf(config.distributed.device, sizeof config.distributed.device, "%s", kind);
+    config.distributed.gpus = 1;
+    TRY(plan_devices(&plan, &config));
+    return plan_open_device(&s->device, &plan, 0);
+}
+
+static enum status load_model(struct sampler *s, const struct settings *settings)
 {
     const struct checkpoint *checkpoint = &s->checkpoint;
 
-    TRY(cpu_device_create(&s->device, 0, team_cores()));
+    TRY(open_device(s, settings->device));
     TRY(model_create(&s->model, s->device, &checkpoint->model, 1, MODEL_GENERATE, NULL));
     TRY(checkpoint_load_weights(checkpoint, s->model));
     return generator_create(&s->generator, s->model, checkpoint->tokenizer.vocab_size);
@@ -256,7 +268,7 @@ static enum status sample(const struct settings *settings, const struct command_
 
     TRY_GOTO(status, open_checkpoint(&s.checkpoint, settings), done);
     TRY_GOTO(status, command_line_apply(line, &generation_options, &s.checkpoint.config), done);
-    TRY_GOTO(status, load_model(&s), done);
+    TRY_GOTO(status, load_model(&s, settings), done);
     catch_signals();
     TRY_GOTO(status, text_output_open(&output, settings->output, &stop_signal), done);
 

@@ -98,7 +98,7 @@ trainer_flags() {
     expect_bad "--gpus 257" "from 0 to 256" -- trainer c.ini --gpus 257
     expect_bad "--gpus -1" "from 0 to 256" -- trainer c.ini --gpus -1
     expect_bad "--gpus needs a value" -- trainer c.ini --gpus
-    expect_bad "no CUDA support" "cpu" -- trainer c.ini --device cuda
+    expect_bad "distributed.device = cuda: " "; use auto or cpu" -- trainer c.ini --device cuda
     expect_bad "--device tpu" "auto, cpu or cuda" -- trainer c.ini --device tpu
     expect_bad "--resume and --init exclude each other" -- \
         trainer c.ini --resume auto --init checkpoints/final_model.safetensors
@@ -218,7 +218,8 @@ damaged_checkpoint() {
     bad_checkpoint absent.safetensors "cannot open"
     bad_checkpoint text.txt "is not a safetensors file"
     bad_checkpoint tokens.safetensors "not an Octet checkpoint"
-    bad_checkpoint checkpoints "checkpoints"
+    mkdir none
+    bad_checkpoint none "there are no checkpoints in this folder"
     bytes=$(wc -c <$good)
     for size in 0 4 100 5000 $((bytes / 2)) $((bytes - 1)); do
         head -c "$size" $good >cut.safetensors

@@ -216,7 +216,7 @@ bad_flags() {
     expect_bad "--top-k x" "a whole number" -- sample --checkpoint m.safetensors --top-k x
     expect_bad "--prompt and --interactive exclude each other" -- \
         sample --checkpoint m.safetensors --prompt a --interactive
-    expect_bad "no CUDA support" -- sample --checkpoint m.safetensors --device cuda
+    expect_bad "--device cuda: " "; use --device cpu" -- sample --checkpoint m.safetensors --device cuda
     expect_bad "unexpected argument m.safetensors" -- sample m.safetensors
 }
 
