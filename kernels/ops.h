@@ -34,6 +34,14 @@ struct dropout {
     uint64_t seed;
     uint32_t step, site;
     int64_t first_row;      /* of this call's row 0 in the global batch: window * T */
+    const struct dropout_place *place;
+};
+
+/* On the device; where `place` is not NULL, its values are added to those of struct dropout. So one
+ * recorded call (device_section_begin()) serves every step. */
+struct dropout_place {
+    int64_t first_row;
+    int64_t step;
 };
 
 /* AdamW over a flat buffer. */
@@ -41,8 +49,11 @@ struct adamw_step {
     double lr, beta1, beta2, epsilon, weight_decay;
     int64_t decay_count;    /* elements at the front of the buffer that are decayed */
     int64_t step;           /* from 1, for the bias correction */
-    double grad_scale;      /* multiplies every gradient: clipping */
+    double loss_scale;      /* divides every gradient */
+    double max_norm;        /* of the gradients after that: longer ones are shortened; 0: never */
 };
+
+enum { OPS_TOP_MAX = 1024 };
 
 struct op_table {
     /* out = table[ids] (+ positions[t]); out (B, T, C), ids (B, T) I32, table (V, C), positions
@@ -131,6 +142,12 @@ struct op_table {
                                  const struct tensor *hits, const struct tensor *logits,
                                  const struct tensor *targets, double grad_scale);
 
+    /* Of the first n of logits (V) the k largest, largest first, of equals the smaller index:
+     * values (k) F32, ids (k) I32; 1 <= k <= OPS_TOP_MAX and k <= n. NaN and +infinity are equals
+     * above all numbers, and their value is NaN. */
+    enum status (*top_logits)(struct device *dev, const struct tensor *values,
+                              const struct tensor *ids, const struct tensor *logits, int64_t n);
+
     /* out = x, converted; out real, x master. */
     enum status (*cast)(struct device *dev, const struct tensor *out, const struct tensor *x);
     /* out[0] += sum of x in double; out (1) F64, x (N) F32. */
@@ -139,13 +156,16 @@ struct op_table {
     enum status (*sum_of_squares)(struct device *dev, const struct tensor *out,
                                   const struct tensor *x);
     /* Loshchilov, Hutter (2019), algorithm 2, with decoupled decay lr * weight_decay:
-     * g = grad_scale * grad; m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
+     * norm = sqrt(squares) / loss_scale; g = grad min(1, max_norm / norm) / loss_scale;
+     * m = b1 m + (1-b1) g; v = b2 v + (1-b2) g^2;
      * weight -= lr (m / (1-b1^t) / (sqrt(v / (1-b2^t)) + epsilon) + weight_decay weight).
+     * Nothing changes where `squares` is not finite.
      * weights, m, v, grads (N) master; `copy` (N) real receives the new weights, converted, or has
-     * data NULL. */
+     * data NULL; squares (1) F64, the sum_of_squares of grads. */
     enum status (*adamw)(struct device *dev, const struct tensor *weights, const struct tensor *m,
                          const struct tensor *v, const struct tensor *grads,
-                         const struct tensor *copy, const struct adamw_step *step);
+                         const struct tensor *copy, const struct tensor *squares,
+                         const struct adamw_step *step);
 
     /* Fused: pre = a weight^T + bias; out = dropout(gelu(pre)). */
     enum status (*linear_gelu_forward)(struct device *dev, const struct tensor *pre,
@@ -184,9 +204,12 @@ struct profile {
     double seconds[N_OP_FAMILIES];
 };
 
-/* Call an operation of `dev`, timed if it has a profile; leaves the calling function if it fails. */
+/* Call an operation of `dev`, timed if it has a profile; leaves the calling function if it fails. A
+ * section that is replayed has it recorded. */
 #define RUN_OP(family, dev, name, ...)                              \
     do {                                                            \
+        if ((dev)->replaying)                                       \
+            break;                                                  \
         const double run_op_start = profile_start(dev);             \
         TRY((dev)->ops->name((dev), __VA_ARGS__));                  \
         TRY(profile_add((dev), (family), run_op_start));            \

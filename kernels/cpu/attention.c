@@ -48,8 +48,13 @@ static void dropout_factors(real *factors, const struct attention *a, int64_t ro
                             int64_t visible)
 {
     struct dropout one_head = *a->dropout;
+    struct dropout_place place = {0};
 
-    one_head.first_row = (one_head.first_row + row) * a->heads + head;
+    if (one_head.place)
+        place = *one_head.place;
+    one_head.first_row = (one_head.first_row + place.first_row + row) * a->heads + head;
+    one_head.step += (uint32_t)place.step;
+    one_head.place = NULL;
     CPU_NAME(dropout_row)(factors, visible, a->length, &one_head, 0);
 }
 

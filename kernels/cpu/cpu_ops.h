@@ -37,6 +37,7 @@ void CPU_NAME(cpu_residual_ops)(struct op_table *table);
 void CPU_NAME(cpu_rope_ops)(struct op_table *table);
 void CPU_NAME(cpu_attention_ops)(struct op_table *table);
 void CPU_NAME(cpu_cross_entropy_ops)(struct op_table *table);
+void CPU_NAME(cpu_top_logits_ops)(struct op_table *table);
 void CPU_NAME(cpu_optimizer_ops)(struct op_table *table);
 
 /* c = alpha op(a) op(b) + beta c, row-major, op(x) = x or its transpose; a is (m, k) after op, b

@@ -95,9 +95,12 @@ static void adamw_task(void *context, int task, int thread)
 /* real is the master type here: no copy is ever asked for. */
 static enum status adamw(struct device *dev, const struct tensor *weights, const struct tensor *m,
                          const struct tensor *v, const struct tensor *grads,
-                         const struct tensor *copy, const struct adamw_step *step)
+                         const struct tensor *copy, const struct tensor *squares,
+                         const struct adamw_step *step)
 {
     const double t = (double)step->step;
+    const double norm = sqrt(*(const double *)squares->data) / step->loss_scale;
+    const double clip = step->max_norm > 0 && norm > step->max_norm ? step->max_norm / norm : 1;
     struct adamw a = {
         .weights = weights->data,
         .m = m->data,
@@ -110,7 +113,7 @@ static enum status adamw(struct device *dev, const struct tensor *weights, const
         .new1 = (real)(1 - step->beta1),
         .new2 = (real)(1 - step->beta2),
         .epsilon = (real)step->epsilon,
-        .grad_scale = (real)step->grad_scale,
+        .grad_scale = (real)(clip / step->loss_scale),
         .step_size = (real)(step->lr / (1 - pow(step->beta1, t))),
         .v_scale = (real)(1 / sqrt(1 - pow(step->beta2, t))),
         .keep = (real)(1 - step->lr * step->weight_decay),
@@ -118,6 +121,8 @@ static enum status adamw(struct device *dev, const struct tensor *weights, const
 
     if (copy->data)
         return fail(ERR_DEVICE, "adamw: CPU kernels keep one copy of the weights");
+    if (!isfinite(norm))
+        return OK;
     cpu_run(dev, n_slices(a.n, SLICE), adamw_task, &a);
     return OK;
 }

@@ -14,13 +14,17 @@ void CPU_NAME(dropout_row)(real *factors, int64_t n, int64_t width, const struct
     const uint32_t threshold = (uint32_t)(dropout->rate * 65536.0);
     const real scale = (real)(65536.0 / (65536.0 - (double)threshold));
     const int64_t row_tiles = (width + TILE - 1) / TILE;
-    uint64_t position = (uint64_t)((dropout->first_row + row) * row_tiles) * PHILOX_LANES;
+    const struct dropout_place place = dropout->place ? *dropout->place
+                                                      : (struct dropout_place){0};
+    const uint32_t step = dropout->step + (uint32_t)place.step;
+    uint64_t position = (uint64_t)((dropout->first_row + place.first_row + row) * row_tiles) *
+                        PHILOX_LANES;
     real last[TILE];
 
     for (int64_t first = 0; first < n; first += TILE, position += PHILOX_LANES) {
         uint32_t words[4][PHILOX_LANES];
         real *tile = n - first >= TILE ? factors + first : last;
-        philox_lanes(words, dropout->seed, RNG_DROPOUT, dropout->site, dropout->step, position);
+        philox_lanes(words, dropout->seed, RNG_DROPOUT, dropout->site, step, position);
         for (int w = 0; w < 4; w++) {
             VECTOR
             for (int i = 0; i < PHILOX_LANES; i++) {

@@ -13,6 +13,7 @@ void CPU_NAME(cpu_fill_ops)(struct op_table *table)
     CPU_NAME(cpu_rope_ops)(table);
     CPU_NAME(cpu_attention_ops)(table);
     CPU_NAME(cpu_cross_entropy_ops)(table);
+    CPU_NAME(cpu_top_logits_ops)(table);
     CPU_NAME(cpu_optimizer_ops)(table);
     ops_complete(table);
 }

@@ -15,13 +15,14 @@ enum {
 
 /* ---- launching ---- */
 
+/* Tiles of tile_rows of a head's n_rows; `element` is the size of k's and v's. */
 static struct tile_order tile_order_of(const struct attention_sizes &shape, int64_t sequences,
-                                       int rows_of_tiles, int rows_of_tile, size_t element)
+                                       int n_rows, int tile_rows, size_t element)
 {
     const int64_t head_bytes = 2 * (int64_t)shape.n_keys * shape.size * (int64_t)element;
     const int64_t section = SECTION_BYTES / head_bytes, n_heads = sequences * shape.heads;
 
-    return {(int)n_heads, (int)blocks_for(rows_of_tiles, rows_of_tile),
+    return {(int)n_heads, (int)blocks_for(n_rows, tile_rows),
             (int)(section < 1 ? 1 : section > n_heads ? n_heads : section)};
 }
 
@@ -245,8 +246,9 @@ static enum status attention_backward_of(struct device *dev, const struct tensor
     const auto rows_kernel = rows_are_vectors<T>(size, {dout, out})
                                  ? attention_rows_kernel<T, VECTOR<T>>
                                  : attention_rows_kernel<T, 1>;
-    LAUNCH(rows_kernel, grid, COPY_THREADS, 0, cuda_stream(dev), scratch, tensor_data<const T>(dout),
-           tensor_data<const T>(out), tensor_data<const float>(lse), call.shape, n_rows);
+    LAUNCH(rows_kernel, grid, COPY_THREADS, 0, cuda_stream(dev), scratch,
+           tensor_data<const T>(dout), tensor_data<const T>(out), tensor_data<const float>(lse),
+           call.shape, n_rows);
     TRY(cuda_launched(dev, "attention_backward"));
     return backward(dev, call, qkv->shape[0], rows_are_vectors<T>(size, {dqkv, dout, qkv}));
 }

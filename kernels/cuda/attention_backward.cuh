@@ -1,9 +1,11 @@
-/* attention_backward.cuh - the gradients of causal attention on tensor cores: Dao, "FlashAttention-2"
- * (2023), algorithm 2, in two kernels. One owns a tile of keys and sums dk and dv over the queries,
- * the other a tile of queries and sums dq over the keys; so every sum has a fixed order and nobody
- * adds to memory that others add to. The price is that both compute the probabilities.
- * With probabilities p, what dropout multiplies them by f, and their gradients as score_gradient()
- * has them: dv = (f p)^T dout, dq = ds k / sqrt(D), dk = ds^T q / sqrt(D). */
+/* attention_backward.cuh - the gradients of causal attention on tensor cores: Dao,
+ * "FlashAttention-2" (2023), algorithm 2, in two kernels. The blocks of one own tiles of keys and
+ * sum dk and dv over the queries, those of the other own tiles of queries and sum dq over the keys:
+ * so every sum has a fixed order, and no memory is added to by several blocks. The price is that
+ * both make the probabilities again.
+ *
+ * With p the probabilities, f what dropout multiplies them by, and ds the scores' gradients, which
+ * score_gradient() makes: dv = (f p)^T dout, dk = ds^T q / sqrt(D), dq = ds k / sqrt(D). */
 #ifndef OCTET_CUDA_ATTENTION_BACKWARD_CUH
 #define OCTET_CUDA_ATTENTION_BACKWARD_CUH
 
@@ -11,13 +13,13 @@
 
 /* ---- dk and dv ---- */
 
-/* Products have keys as rows, so that p^T and ds^T are operands where they are. */
+/* Scores are made with keys as rows: p^T and ds^T then are where the next products want them. */
 template <int D> struct keys_tile {
     static constexpr int M = D < 128 ? 2 : 1, WARPS = 8 / M, THREADS = 32 * WARPS;
     static constexpr int ROWS = 16 * M * WARPS, QUERIES = 32;
     static constexpr int BLOCKS = D < 128 ? 2 : 1;
     static constexpr bool HOLD = D == 32;           /* k and v in registers */
-    static constexpr int KEPT_STRIDE = QUERIES + 4; /* eight blocks' bytes in different banks */
+    static constexpr int KEPT_STRIDE = QUERIES + 4; /* eight rows of bytes in different banks */
     static constexpr int TILES_BYTES = (2 * ROWS + 4 * QUERIES) * D * 2;
     static constexpr int ROWS_BYTES = 2 * QUERIES * (int)sizeof(struct attention_row);
     static constexpr int KEPT_BYTES = 2 * DROPOUT_BLOCKS * KEPT_STRIDE;
@@ -27,8 +29,8 @@ template <int D> struct keys_tile {
     }
 };
 
-/* Scores and products dout v^T, transposed, become f p and ds. `kept`: the bytes of attention_dropout,
- * of which `bit` is that of the warp's first 16 keys. */
+/* Scores and products dout v^T, transposed, become f p, but for the scale, and ds. `kept` holds the
+ * bytes that draw_dropout() drew; `bit` of them is about the warp's first 16 keys. */
 template <bool DROPS, int STRIDE, int M, int N>
 DEVICE_FUNCTION void key_gradients(float (&s)[M][N][4], float (&dp)[M][N][4],
                                    const struct attention_row *rows, const uint8_t *kept, int bit,
@@ -38,13 +40,13 @@ DEVICE_FUNCTION void key_gradients(float (&s)[M][N][4], float (&dp)[M][N][4],
 
 #pragma unroll
     for (int n = 0; n < N; n++) {
-        float pair[4];
-        uint32_t bytes[2] = {};
-        vector_load<4>(pair, (const float *)(rows + 8 * n + 2 * q));
-        if (DROPS)
+        const int query = 8 * n + 2 * q;
+        float pair[4];          /* of struct attention_row */
+        uint32_t bytes[2] = {}; /* of keys g and g + 8, for both queries */
+        vector_load<4>(pair, (const float *)(rows + query));
 #pragma unroll
-            for (int second = 0; second < 2; second++)
-                bytes[second] = *(const uint16_t *)&kept[(g + 8 * second) * STRIDE + 8 * n + 2 * q] >> bit;
+        for (int second = 0; DROPS && second < 2; second++)
+            bytes[second] = *(const uint16_t *)&kept[(g + 8 * second) * STRIDE + query] >> bit;
 #pragma unroll
         for (int m = 0; m < M; m++)
 #pragma unroll
@@ -90,7 +92,7 @@ attention_backward_keys_kernel(const attention_backward_call<T> call)
 {
     using tile = keys_tile<D>;
     constexpr int M = tile::M, ROWS = tile::ROWS, QUERIES = tile::QUERIES, THREADS = tile::THREADS;
-    constexpr int STRIDE = tile::KEPT_STRIDE;
+    constexpr int STRIDE = tile::KEPT_STRIDE, KEPT = DROPOUT_BLOCKS * STRIDE;
     DYN_SHARED(T, shared);
     const shared_tile<T, D> k_tile = {shared, 0}, v_tile = k_tile.after(ROWS),
                             q_tiles = v_tile.after(ROWS), dout_tiles = q_tiles.after(2 * QUERIES);
@@ -103,20 +105,20 @@ attention_backward_keys_kernel(const attention_backward_call<T> call)
     row_operand<T, D, M, tile::HOLD> k = {k_tile, row, {}}, v = {v_tile, row, {}};
     float dk[M][D / 8][4] = {}, dv[M][D / 8][4] = {};
 
-    /* Begin to fetch QUERIES queries and all that belongs to them. */
+    /* Begin to fetch QUERIES queries and their rows; draw what dropout keeps of them. */
     const auto load_queries = [&](int query, int buffer) {
-        const struct attention_row *from =
-            call.rows + (int64_t)(b * call.shape.heads + h) * length;
+        const struct attention_row *from = call.rows + (int64_t)(b * call.shape.heads + h) * length;
+        const int thread = threadIdx.x;
         load_rows<QUERIES, THREADS>(q_tiles.after(buffer), call.q.head(b, h, D), call.q.token,
                                     query, length);
         load_rows<QUERIES, THREADS>(dout_tiles.after(buffer), call.dout.head(b, h, D),
                                     call.dout.token, query, length);
-        if (threadIdx.x < QUERIES)
-            cp_async_8(&rows[buffer + threadIdx.x], from + min(query + (int)threadIdx.x, length - 1));
+        if (thread < QUERIES)
+            cp_async_8(&rows[buffer + thread], from + min(query + thread, length - 1));
         cp_async_commit();
         if (DROPS)
-            draw_dropout<QUERIES, STRIDE, THREADS>(kept + buffer / QUERIES * DROPOUT_BLOCKS * STRIDE,
-                                                   call.dropout, b, h, query, first);
+            draw_dropout<QUERIES, STRIDE, THREADS>(kept + buffer / QUERIES * KEPT, call.dropout, b,
+                                                   h, query, first);
     };
 
     load_rows<ROWS, THREADS>(k_tile, call.k.head(b, h, D), call.k.token, first, length);
@@ -134,8 +136,7 @@ attention_backward_keys_kernel(const attention_backward_call<T> call)
             float s[M][QUERIES / 8][4], dp[M][QUERIES / 8][4];
             multiply_transposed(s, k, q_tiles.after(buffer));
             multiply_transposed(dp, v, dout_tiles.after(buffer));
-            key_gradients<DROPS, STRIDE>(s, dp, rows + buffer,
-                                         kept + buffer / QUERIES * DROPOUT_BLOCKS * STRIDE,
+            key_gradients<DROPS, STRIDE>(s, dp, rows + buffer, kept + buffer / QUERIES * KEPT,
                                          row / 16, call.log2_scale, call.dropout.mask.scale);
             if (query < key + 16 * M || query + QUERIES > length)
                 hide_past(s, dp, key + lane_index() / 4, query + lane_index() % 4 * 2, length);
@@ -161,7 +162,7 @@ template <int D> struct queries_tile {
     static constexpr size_t SHARED_BYTES = (2 * ROWS + 4 * KEYS) * D * 2;
 };
 
-/* Scores and products dout v^T become p, which nothing needs, and ds. */
+/* Scores and products dout v^T become p, which is not needed any more, and ds. */
 template <bool DROPS, int M, int N>
 DEVICE_FUNCTION void query_gradients(float (&s)[M][N][4], float (&dp)[M][N][4],
                                      const struct attention_row (&rows)[M][2],
@@ -217,7 +218,7 @@ attention_backward_queries_kernel(const attention_backward_call<T> call)
 #pragma unroll
         for (int second = 0; second < 2; second++)
             rows[m][second] = call.rows[(int64_t)(b * call.shape.heads + h) * length +
-                                      min(query + 16 * m + 8 * second, length - 1)];
+                                        min(query + 16 * m + 8 * second, length - 1)];
     cp_async_wait<0>();
     __syncthreads();
     q.begin();

@@ -7,8 +7,8 @@
 
 constexpr float LN2 = 0.69314718f, LOG2E = 1.44269504f;
 
-/* One kind of rows (q, k, dout, ...) of all sequences and heads, as they lie in a tensor; strides in
- * elements. */
+/* One kind of rows (q, k, dout, ...) of all sequences and heads, as they lie in a tensor. Distances
+ * are in elements. */
 template <typename T> struct head_rows {
     T *data;
     int64_t sequence;           /* from one sequence to the next */
@@ -75,9 +75,9 @@ template <typename T> struct attention_backward_call {
     struct attention_dropout dropout;
 };
 
-/* Of one query and key: the score becomes the probability, or 0 if it is dropped, and dout v^T becomes
- * the score's gradient. With f what dropout multiplies by,
- *     dp = f (dout v^T)    ds = p (dp - sum over keys p dp) = p (dp - dout . out). */
+/* Of one query and key: the score becomes the probability p, or 0 if it is dropped, and dout v^T
+ * becomes the score's gradient ds. With f what dropout multiplies by,
+ *     dp = f dout v^T    ds = p (dp - sum over keys p dp) = p (dp - dout . out). */
 DEVICE_FUNCTION void score_gradient(float &s, float &dp, const struct attention_row &row, bool keep,
                                     float log2_scale, float keep_scale)
 {

@@ -1,5 +1,5 @@
-/* attention_decode.cuh - attention of one new token over the keys and values of all before it, which
- * is as fast as they can be read: keys are split among blocks, whose parts are put together in order.
+/* attention_decode.cuh - attention of one new token over the keys and values of all before it, as
+ * fast as these can be read: they are split among blocks, whose parts are put together in order.
  *
  * Rows are read W elements, 16 bytes, at a time. */
 #ifndef OCTET_CUDA_ATTENTION_DECODE_CUH
@@ -9,6 +9,7 @@
 
 enum {
     DECODE_THREADS = 128,
+    DECODE_BLOCKS = 8,          /* on a multiprocessor; with more, registers spill */
     DECODE_KEYS = 128,          /* of a block */
     DECODE_LANES = 8,           /* that read a key together */
     DECODE_SIZE = 256,          /* D at most */
@@ -20,8 +21,8 @@ struct decode_sum {
     float total;                /* of exponentials relative to it */
 };
 
-/* k and v of qkv (T, 3H, D) to rows of the cache, in packs of W elements: `width` of them are H D, n
- * are T H D. */
+/* k and v of qkv (T, 3H, D) to rows of the cache, W elements at a time: `width` such packs are H D,
+ * n are T H D. */
 template <typename T, int W>
 __global__ void attention_append_kernel(packed<T, W> *keys, packed<T, W> *values,
                                         const packed<T, W> *qkv, int width, int64_t n)
@@ -37,8 +38,8 @@ __global__ void attention_append_kernel(packed<T, W> *keys, packed<T, W> *values
 
 /* scores[j] of keys first + j; `q` is in shared memory. */
 template <int W, typename T>
-DEVICE_FUNCTION void decode_scores(float *scores, const float *q, const T *keys, int stride, int size,
-                                   int first, int n_keys, float log2_scale)
+DEVICE_FUNCTION void decode_scores(float *scores, const float *q, const T *keys, int stride,
+                                   int size, int first, int n_keys, float log2_scale)
 {
     const int lane = threadIdx.x % DECODE_LANES;
 
@@ -61,7 +62,7 @@ DEVICE_FUNCTION void decode_scores(float *scores, const float *q, const T *keys,
 /* Block (split, h). With one split its part is all, and goes to `out`; else to parts (splits, H, D)
  * and sums (splits, H). */
 template <typename T>
-__global__ void __launch_bounds__(DECODE_THREADS)
+__global__ void __launch_bounds__(DECODE_THREADS, DECODE_BLOCKS)
 attention_decode_kernel(const attention_forward_call<T> call, float *parts, struct decode_sum *sums)
 {
     constexpr int W = VECTOR<T>;

@@ -1,14 +1,14 @@
 /* attention_dropout.cuh - dropout.cuh for threads that hold pieces of a matrix of probabilities.
  *
- * One Philox block decides about eight of 128 keys, block i about i, 16 + i, 32 + i ...; its decisions
- * are kept as a byte, whose bit k is set if key 16 k + i stays. */
+ * One Philox block decides about eight of 128 keys, block i about i, 16 + i, 32 + i ...; what it
+ * decides is kept as a byte, whose bit k is set if key 16 k + i stays. */
 #ifndef OCTET_CUDA_ATTENTION_DROPOUT_CUH
 #define OCTET_CUDA_ATTENTION_DROPOUT_CUH
 
 #include "kernels/cuda/dropout.cuh"
 
 struct attention_dropout {
-    struct dropout_mask mask;   /* first_row: that of the call's first token, head 0 */
+    struct dropout_mask mask;   /* with a row for each head of each token */
     int heads, length;
     int row_tiles;              /* of 128 keys */
 };
@@ -19,7 +19,7 @@ static inline struct attention_dropout attention_dropout_of(const struct dropout
     struct attention_dropout a = {dropout_mask_of(dropout), heads, length,
                                   (length + DROPOUT_TILE - 1) / DROPOUT_TILE};
 
-    a.mask.first_row *= heads;
+    a.mask.row_factor = heads;
     return a;
 }
 
@@ -43,7 +43,7 @@ DEVICE_FUNCTION uint32_t dropout_byte(const struct dropout_mask &mask, uint64_t 
     return byte;
 }
 
-/* For a thread that holds rows g and g + 8 of M fragments (ptx.h) with keys as columns: among 128 keys
+/* For a thread that holds rows g and g + 8 of M fragments (ptx.h) with keys as columns: of 128 keys
  * it has those of four blocks, whose bytes make a word for each row. */
 template <int M> struct row_dropout {
     uint32_t kept[M][2];
@@ -56,20 +56,17 @@ template <int M> struct row_dropout {
         const uint64_t first = attention_dropout_position(dropout, b, h, query, key) +
                                threadIdx.x % 4 * 2;
 
+        /* Not unrolled: two draws at a time keep the multiprocessor busy, and more of them would
+         * take registers that there are not. */
 #pragma unroll
-        for (int m = 0; m < M; m++)
+        for (int m = 0; m < M; m++) {
             kept[m][0] = kept[m][1] = 0;
-        /* A pass for each byte, in which the rows overlap: short code all the same. */
 #pragma unroll 1
-        for (int i = 0; i < 4; i++) {
-            const uint64_t position = first + i / 2 * 8 + i % 2;
-#pragma unroll
-            for (int m = 0; m < M; m++)
-#pragma unroll
-                for (int second = 0; second < 2; second++)
-                    kept[m][second] |=
-                        dropout_byte(dropout.mask, position + (16 * m + 8 * second) * next_query)
-                        << 8 * i;
+            for (int i = 0; i < 4; i++) {
+                const uint64_t position = first + 16 * m * next_query + i / 2 * 8 + i % 2;
+                kept[m][0] |= dropout_byte(dropout.mask, position) << 8 * i;
+                kept[m][1] |= dropout_byte(dropout.mask, position + 8 * next_query) << 8 * i;
+            }
         }
     }
 
@@ -94,8 +91,8 @@ template <int M> struct row_dropout {
     }
 };
 
-/* The bytes for ROWS queries and 128 keys, for threads that hold them in other ways: those of block i
- * lie from i * STRIDE on. */
+/* For threads that hold pieces in other ways: the bytes for ROWS queries and 128 keys, those of
+ * block i from i * STRIDE on. */
 template <int ROWS, int STRIDE, int THREADS>
 DEVICE_FUNCTION void draw_dropout(uint8_t *bytes, const struct attention_dropout &dropout, int b,
                                   int h, int query, int key)

@@ -1,11 +1,11 @@
-/* attention_forward.cuh - causal attention on tensor cores, without a matrix of scores in memory: Dao,
- * "FlashAttention-2: Faster attention with better parallelism and work partitioning" (2023),
+/* attention_forward.cuh - causal attention on tensor cores, without a matrix of scores in memory:
+ * Dao, "FlashAttention-2: Faster attention with better parallelism and work partitioning" (2023),
  * algorithm 1.
  *
  * A block owns a tile of queries and goes through the keys from the first to the diagonal. Of each
- * row's softmax it keeps the largest score so far and the sum of the exponentials relative to it; when
- * the largest grows, what was summed before is scaled down. The next keys are on their way meanwhile:
- * k and v have two buffers each. */
+ * row's softmax it keeps the largest score so far and the sum of the exponentials relative to it;
+ * when the largest grows, what was summed before is scaled down. The next keys are on their way
+ * meanwhile: k and v have two buffers each. */
 #ifndef OCTET_CUDA_ATTENTION_FORWARD_CUH
 #define OCTET_CUDA_ATTENTION_FORWARD_CUH
 
@@ -13,7 +13,8 @@
 
 /* 32 rows for each warp, so that what is read of k and v serves two products. */
 template <int D> struct forward_tile {
-    static constexpr int M = 2, WARPS = 4, THREADS = 32 * WARPS, ROWS = 16 * M * WARPS, KEYS = D > 64 ? 32 : 64;
+    static constexpr int M = 2, WARPS = 4, THREADS = 32 * WARPS, ROWS = 16 * M * WARPS;
+    static constexpr int KEYS = D < 128 ? 64 : 32;
     static constexpr int BLOCKS = D < 64 ? 3 : 2;   /* on a multiprocessor: limits registers */
     static constexpr bool HOLD = D == 64;           /* q in registers */
     static constexpr size_t SHARED_BYTES = (ROWS + 4 * KEYS) * D * 2;
@@ -112,27 +113,29 @@ attention_forward_kernel(const attention_forward_call<T> call)
     const int end = min(position + first + ROWS, shape.n_keys);
     const int warp_end = first + row < shape.n_queries
                              ? min(position + first + row + 16 * M, shape.n_keys) : 0;
-    const T *k = call.k.head(b, h, D), *v = call.v.head(b, h, D);
     row_operand<T, D, M, tile::HOLD> q = {q_tile, row, {}};
     row_softmax<M> softmax;
     row_dropout<M> dropout;
     float out[M][D / 8][4] = {};
 
+    const auto load_keys = [&](int key, int buffer) {
+        load_rows<KEYS, THREADS>(k_tiles.after(buffer), call.k.head(b, h, D), call.k.token, key,
+                                 shape.n_keys);
+        load_rows<KEYS, THREADS>(v_tiles.after(buffer), call.v.head(b, h, D), call.v.token, key,
+                                 shape.n_keys);
+        cp_async_commit();
+    };
+
     load_rows<ROWS, THREADS>(q_tile, call.q.head(b, h, D), call.q.token, first, shape.n_queries);
-    load_rows<KEYS, THREADS>(k_tiles, k, call.k.token, 0, shape.n_keys);
-    load_rows<KEYS, THREADS>(v_tiles, v, call.v.token, 0, shape.n_keys);
-    cp_async_commit();
+    load_keys(0, 0);
     cp_async_wait<0>();
     __syncthreads();
     q.begin();
     softmax.begin();
     for (int key = 0; key < end; key += KEYS) {
-        const int buffer = key / KEYS % 2 * KEYS, next = KEYS - buffer;
-        if (key + KEYS < end) {
-            load_rows<KEYS, THREADS>(k_tiles.after(next), k, call.k.token, key + KEYS, shape.n_keys);
-            load_rows<KEYS, THREADS>(v_tiles.after(next), v, call.v.token, key + KEYS, shape.n_keys);
-            cp_async_commit();
-        }
+        const int buffer = key / KEYS % 2 * KEYS;
+        if (key + KEYS < end)
+            load_keys(key + KEYS, KEYS - buffer);
         if (key < warp_end) {
             float s[M][KEYS / 8][4];
             if (DROPS && key % DROPOUT_TILE == 0)

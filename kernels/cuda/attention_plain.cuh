@@ -2,9 +2,9 @@
  * attention_backward.cuh, for float32 and for head sizes that those do not have: any up to P, with
  * zeros behind it.
  *
- * Tiles are square as far as scores go. Of 128 threads, thread (y, x) = (number / 8, number % 8) makes
- * the scores of rows y + 16 i with rows x + 8 j of another tile, and of results the columns
- * 4 (x + 8 c) .. 4 (x + 8 c) + 3; so the eight lanes that share a row sit side by side. */
+ * All tiles have as many rows. Of 128 threads, thread (y, x) = (number / 8, number % 8) makes the
+ * scores of rows y + 16 i with rows x + 8 j of another tile, and of results the columns 4 (x + 8 c)
+ * .. 4 (x + 8 c) + 3; so the eight lanes that share a row sit side by side. */
 #ifndef OCTET_CUDA_ATTENTION_PLAIN_CUH
 #define OCTET_CUDA_ATTENTION_PLAIN_CUH
 
@@ -14,12 +14,14 @@ enum { PLAIN_THREADS = 128 };
 
 template <int P> struct plain_tile {
     static constexpr int ROWS = P > 128 ? 16 : 32;
+    static constexpr int BLOCKS = P > 64 ? 2 : 3;   /* on a multiprocessor: limits registers */
     static constexpr int STRIDE = P + 4, SCORE_STRIDE = ROWS + 4;   /* 16 bytes on: other banks */
     static constexpr int R = ROWS / 16, K = ROWS / 8, C = P / 32;   /* of a thread */
     static constexpr int FLOATS = ROWS * STRIDE, SCORE_FLOATS = ROWS * SCORE_STRIDE;
-    static constexpr size_t FORWARD_BYTES = (3 * FLOATS + SCORE_FLOATS) * 4 + DROPOUT_BLOCKS * ROWS;
-    static constexpr size_t BACKWARD_BYTES = (4 * FLOATS + 2 * SCORE_FLOATS) * 4 +
-                                          DROPOUT_BLOCKS * ROWS;
+    static constexpr size_t FORWARD_BYTES = (3 * FLOATS + SCORE_FLOATS) * sizeof(float) +
+                                            DROPOUT_BLOCKS * ROWS;
+    static constexpr size_t BACKWARD_BYTES = (4 * FLOATS + 2 * SCORE_FLOATS) * sizeof(float) +
+                                             DROPOUT_BLOCKS * ROWS;
 };
 
 /* Rows first ... of a head; behind its end the last row again, whose results are not used. */
@@ -125,7 +127,7 @@ DEVICE_FUNCTION void plain_store(T *head, int stride, int size, const float (&c)
     }
 }
 
-/* The byte for a query of the tile that was drawn decides about key 16 k + i with bit k of block i. */
+/* Whether a query of the tile that was drawn keeps the key. */
 template <int P>
 DEVICE_FUNCTION bool plain_keeps(const uint8_t *kept, int query, int key)
 {
@@ -180,7 +182,7 @@ DEVICE_FUNCTION void plain_drop(float (&p)[R][K], const uint8_t *kept, int key)
 }
 
 template <typename T, int P>
-__global__ void __launch_bounds__(PLAIN_THREADS)
+__global__ void __launch_bounds__(PLAIN_THREADS, plain_tile<P>::BLOCKS)
 attention_plain_forward_kernel(const attention_forward_call<T> call)
 {
     using tile = plain_tile<P>;
@@ -266,7 +268,7 @@ DEVICE_FUNCTION void plain_gradients(float (&s)[R][K], float (&dp)[R][K],
 }
 
 template <typename T, int P>
-__global__ void __launch_bounds__(PLAIN_THREADS)
+__global__ void __launch_bounds__(PLAIN_THREADS, plain_tile<P>::BLOCKS)
 attention_plain_keys_kernel(const attention_backward_call<T> call)
 {
     using tile = plain_tile<P>;
@@ -308,7 +310,7 @@ attention_plain_keys_kernel(const attention_backward_call<T> call)
 }
 
 template <typename T, int P>
-__global__ void __launch_bounds__(PLAIN_THREADS)
+__global__ void __launch_bounds__(PLAIN_THREADS, plain_tile<P>::BLOCKS)
 attention_plain_queries_kernel(const attention_backward_call<T> call)
 {
     using tile = plain_tile<P>;

@@ -1,19 +1,20 @@
 /* attention_tile.cuh - what the attention kernels on tensor cores share: tiles of rows in shared
  * memory, and products of a warp's rows with a tile.
  *
- * A tile is some rows of one head, D 16-bit numbers each, in chunks of 16 bytes. T is the real type.
- * Fragments of products are held as ptx.h draws them; M of them, 16 rows each, are a warp's rows. */
+ * A tile is some rows of one head, D 16-bit numbers each, in chunks of 16 bytes; T is their type. A
+ * warp's part of a product is 16 M rows, held as ptx.h says: element c[m][n][i] is c[i] of the
+ * product's rows 16 m and columns 8 n. */
 #ifndef OCTET_CUDA_ATTENTION_TILE_CUH
 #define OCTET_CUDA_ATTENTION_TILE_CUH
 
 #include "kernels/cuda/attention_call.cuh"
 
-/* Rows of D numbers in shared memory. ldmatrix reads one chunk of eight rows at once, which are to be
- * in different banks, 128 bytes in all: so every row permutes its chunks in its own way. */
+/* Rows of D numbers in shared memory. ldmatrix reads one chunk of eight rows at once, which are to
+ * be in different banks, 128 bytes in all: so every row permutes its chunks in its own way. */
 template <typename T, int D> struct shared_tile {
     static constexpr int CHUNKS = D / 8, CYCLE = CHUNKS < 8 ? CHUNKS : 8;
     T *shared;
-    int start;                  /* of the tile, a multiple of 128 bytes */
+    int start;                  /* of the tile; a multiple of 128 bytes */
 
     __device__ __forceinline__ shared_tile after(int rows) const
     {
@@ -23,8 +24,8 @@ template <typename T, int D> struct shared_tile {
     {
         return start + row * D + (chunk ^ row * CYCLE / 8 % CYCLE) * 8;
     }
-    /* `rows` rows, a multiple of 8, and `chunks` chunks from the place of a row's chunk 0, or an even
-     * number from its chunk 1. With constants it takes one operation; the rest is in the address. */
+    /* `rows` rows, a multiple of 8, and `chunks` chunks from the place of a row's chunk 0, or an
+     * even number from its chunk 1. With constants most of it is part of the address. */
     __device__ __forceinline__ T *from(int place, int rows, int chunks) const
     {
         return shared + (place ^ chunks % CYCLE * 8) + (chunks / CYCLE * CYCLE * 8 + rows * D);
@@ -49,43 +50,42 @@ DEVICE_FUNCTION void load_rows(shared_tile<T, D> tile, const T *head, int stride
                     from + (int64_t)min(first + row + i, n_rows - 1) * stride_bytes);
 }
 
-/* The warp's 16 M rows of a tile, from `row` on, as the a of products: kept in registers if HOLD,
- * else read again for every product. */
+/* The warp's rows of a tile, from `row` on, as the a of products: held in registers if HOLD, else
+ * read again for every product. */
 template <typename T, int D, int M, bool HOLD> struct row_operand {
     shared_tile<T, D> tile;
     int row;
-    uint32_t parts[HOLD ? D / 16 : 1][M][4];
+    uint32_t held[HOLD ? D / 16 : 1][M][4];
 
-    __device__ __forceinline__ void read(uint32_t part[M][4], int k) const
+    __device__ __forceinline__ void read(uint32_t (&a)[M][4], int k) const
     {
         const int lane = lane_index(), from = opaque(tile.place(row + lane % 16, lane / 16));
 
 #pragma unroll
         for (int m = 0; m < M; m++)
-            ldmatrix_x4(part[m], tile.from(from, 16 * m, 2 * k));
+            ldmatrix_x4(a[m], tile.from(from, 16 * m, 2 * k));
     }
-    /* The tile has arrived. */
+    /* To be called when the tile has arrived. */
     __device__ __forceinline__ void begin()
     {
-        if (HOLD) {
 #pragma unroll
-            for (int k = 0; k < D / 16; k++)
-                read(parts[k], k);
-        }
+        for (int k = 0; HOLD && k < D / 16; k++)
+            read(held[k], k);
     }
     /* Columns 16 k .. 16 k + 15. */
-    __device__ __forceinline__ const uint32_t (*part(int k))[4]
+    __device__ __forceinline__ void part(uint32_t (&a)[M][4], int k) const
     {
         if (HOLD)
-            return parts[k];
-        read(parts[0], k);
-        return parts[0];
+            memcpy(a, held[k], sizeof a);
+        else
+            read(a, k);
     }
 };
 
-/* c (16 M, 8 N) = a (16 M, D) tile^T, tile (8 N, D). */
+/* c (16 M, 8 N) = rows (16 M, D) tile^T, tile (8 N, D). */
 template <typename T, int D, int M, int N, bool HOLD>
-DEVICE_FUNCTION void multiply_transposed(float (&c)[M][N][4], row_operand<T, D, M, HOLD> &a,
+DEVICE_FUNCTION void multiply_transposed(float (&c)[M][N][4],
+                                         const row_operand<T, D, M, HOLD> &rows,
                                          shared_tile<T, D> tile)
 {
     const int lane = lane_index();
@@ -100,15 +100,16 @@ DEVICE_FUNCTION void multiply_transposed(float (&c)[M][N][4], row_operand<T, D, 
                 c[m][n][i] = 0;
 #pragma unroll
     for (int k = 0; k < D / 16; k++) {
-        const uint32_t(*part)[4] = a.part(k);
+        uint32_t a[M][4];
+        rows.part(a, k);
 #pragma unroll
         for (int n = 0; n < N; n += 2) {
             uint32_t b[4];
             ldmatrix_x4(b, tile.from(from, 8 * n, 2 * k));
 #pragma unroll
             for (int m = 0; m < M; m++) {
-                mma_m16n8k16(c[m][n], part[m], b, T());
-                mma_m16n8k16(c[m][n + 1], part[m], b + 2, T());
+                mma_m16n8k16(c[m][n], a[m], b, T());
+                mma_m16n8k16(c[m][n + 1], a[m], b + 2, T());
             }
         }
     }
@@ -145,8 +146,9 @@ DEVICE_FUNCTION void multiply_add(float (&c)[M][D / 8][4], const float (&p)[M][N
     }
 }
 
-/* Write the warp's rows of a result to rows first + row ... of a head, as far as there are such. They
- * go through the warp's own rows of a tile, so that whole rows are written, 16 bytes a lane. */
+/* Write the warp's rows of a result to rows first + row ... of a head, as far as there are such.
+ * They go through the warp's own rows of a tile, to be written as whole rows, 16 bytes a lane; a
+ * barrier lies behind the last read of these. */
 template <typename T, int D, int M>
 DEVICE_FUNCTION void store_rows(T *head, int stride, const float (&c)[M][D / 8][4],
                                 shared_tile<T, D> tile, int row, int first, int n_rows)
@@ -154,7 +156,6 @@ DEVICE_FUNCTION void store_rows(T *head, int stride, const float (&c)[M][D / 8][
     constexpr int CHUNKS = D / 8;
     const int lane = lane_index(), to = opaque(tile.place(row + lane / 4, 0) + lane % 4 * 2);
 
-    __syncwarp();
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
@@ -172,7 +173,7 @@ DEVICE_FUNCTION void store_rows(T *head, int stride, const float (&c)[M][D / 8][
     }
 }
 
-/* What belongs to keys behind the query becomes `hidden`; `key` and `query` are the thread's first. */
+/* What belongs to keys behind the query becomes `hidden`; `key` and `query` are s[0][0][0]'s. */
 template <int M, int N>
 DEVICE_FUNCTION void hide_future(float (&s)[M][N][4], int key, int query, float hidden)
 {

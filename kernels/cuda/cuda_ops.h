@@ -22,12 +22,14 @@ void cuda_residual_ops(struct op_table *table);         /* residual.cu */
 void cuda_rope_ops(struct op_table *table);             /* rope.cu */
 void cuda_attention_ops(struct op_table *table);        /* attention.cu */
 void cuda_cross_entropy_ops(struct op_table *table);    /* cross_entropy.cu */
+void cuda_top_logits_ops(struct op_table *table);       /* top_logits.cu */
 void cuda_optimizer_ops(struct op_table *table);        /* optimizer.cu: cast, sums, adamw */
 
 size_t cuda_embedding_scratch(const struct op_limits *limits, enum dtype real);
 size_t cuda_layernorm_scratch(const struct op_limits *limits, enum dtype real);
 size_t cuda_linear_scratch(const struct op_limits *limits, enum dtype real);
 size_t cuda_attention_scratch(const struct op_limits *limits, enum dtype real);
+size_t cuda_top_logits_scratch(const struct op_limits *limits, enum dtype real);
 size_t cuda_optimizer_scratch(const struct op_limits *limits, enum dtype real);
 
 #ifdef __cplusplus

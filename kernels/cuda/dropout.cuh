@@ -12,7 +12,9 @@ enum {
 /* struct dropout as kernels want it. */
 struct dropout_mask {
     uint64_t seed;
+    const struct dropout_place *place;
     int64_t first_row;
+    int row_factor;             /* rows of the mask for each row of first_row */
     uint32_t step, site;
     uint32_t threshold;         /* of 16 random bits, below which an element is dropped */
     float scale;                /* of what is kept */
@@ -23,19 +25,24 @@ static inline struct dropout_mask dropout_mask_of(const struct dropout *dropout)
     const uint32_t threshold = (uint32_t)(dropout->rate * 65536.0);
     const float scale = (float)(65536.0 / (65536.0 - (double)threshold));
 
-    return {dropout->seed, dropout->first_row, dropout->step, dropout->site, threshold, scale};
+    return {dropout->seed, dropout->place, dropout->first_row, 1,
+            dropout->step, dropout->site,  threshold,          scale};
 }
 
 /* The position of a tile's block 0. */
 DEVICE_FUNCTION uint64_t dropout_position(const struct dropout_mask &mask, int64_t row, int tile,
                                           int row_tiles)
 {
-    return (uint64_t)((mask.first_row + row) * row_tiles + tile) * DROPOUT_BLOCKS;
+    const int64_t first_row = mask.first_row + (mask.place ? __ldg(&mask.place->first_row) : 0);
+
+    return (uint64_t)((first_row * mask.row_factor + row) * row_tiles + tile) * DROPOUT_BLOCKS;
 }
 
 DEVICE_FUNCTION struct rng_block dropout_random(const struct dropout_mask &mask, uint64_t position)
 {
-    return rng_philox(mask.seed, RNG_DROPOUT, mask.site, mask.step, position);
+    const uint32_t step = mask.step + (mask.place ? (uint32_t)__ldg(&mask.place->step) : 0);
+
+    return rng_philox(mask.seed, RNG_DROPOUT, mask.site, step, position);
 }
 
 /* Whether element `k` of the eight that a block decides is kept: column 16 k + position % 16 of its

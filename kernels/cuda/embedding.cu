@@ -31,8 +31,8 @@ DEVICE_FUNCTION int chunks_of(int width)
 
 /* positions: (length, width) or NULL. */
 template <typename T, int W> __global__ void __launch_bounds__(LANES *WARPS)
-forward_kernel(T *out, const int32_t *ids, const T *table, const T *positions, int n, int length,
-               int width)
+embedding_forward_kernel(T *out, const int32_t *ids, const T *table, const T *positions, int n,
+                         int length, int width)
 {
     const int row = grid_warp() / chunks_of(width), first = grid_warp() % chunks_of(width) * CHUNK;
     float x[LANE_COLUMNS], position[LANE_COLUMNS];
@@ -55,8 +55,8 @@ enum status forward_of(struct device *dev, const struct tensor *out, const struc
 {
     const int64_t length = out->shape[1], width = out->shape[2], n = out->shape[0] * length;
     const auto embedding_forward = rows_are_vectors<T>(width, {out, table, positions})
-                                       ? forward_kernel<T, VECTOR<T>>
-                                       : forward_kernel<T, 1>;
+                                       ? embedding_forward_kernel<T, VECTOR<T>>
+                                       : embedding_forward_kernel<T, 1>;
 
     LAUNCH(embedding_forward, grid_for(n, width), dim3(LANES, WARPS), 0, cuda_stream(dev),
            tensor_data<T>(out), tensor_data<int32_t>(ids), tensor_data<T>(table),
@@ -83,8 +83,8 @@ DEVICE_FUNCTION float *partial_of(float *partials, int segment, int end, int wid
 }
 
 template <typename T, int W> __global__ void __launch_bounds__(LANES *WARPS)
-segment_kernel(float *dtable, float *partials, const struct sort_item *items, const T *dout, int n,
-               int width)
+embedding_segment_kernel(float *dtable, float *partials, const struct sort_item *items,
+                         const T *dout, int n, int width)
 {
     const int segment = grid_warp() / chunks_of(width), lane = lane_index();
     const int first = grid_warp() % chunks_of(width) * CHUNK;
@@ -136,7 +136,8 @@ segment_kernel(float *dtable, float *partials, const struct sort_item *items, co
 
 /* The runs that cross segments, each by the warps of the segment where it begins. */
 template <int W> __global__ void __launch_bounds__(LANES *WARPS)
-combine_kernel(float *dtable, float *partials, const struct sort_item *items, int n, int width)
+embedding_combine_kernel(float *dtable, float *partials, const struct sort_item *items, int n,
+                         int width)
 {
     const int segment = grid_warp() / chunks_of(width), lane = lane_index();
     const int first = grid_warp() % chunks_of(width) * CHUNK;
@@ -171,7 +172,7 @@ combine_kernel(float *dtable, float *partials, const struct sort_item *items, in
 
 /* dpositions (length, width) += dout (batch, length, width). */
 template <typename T, int W> __global__ void __launch_bounds__(LANES *WARPS)
-positions_kernel(float *dpositions, const T *dout, int batch, int length, int width)
+embedding_positions_kernel(float *dpositions, const T *dout, int batch, int length, int width)
 {
     const int t = grid_warp() / chunks_of(width), first = grid_warp() % chunks_of(width) * CHUNK;
     float sum[LANE_COLUMNS] = {}, x[LANE_COLUMNS];
@@ -229,12 +230,12 @@ enum status launch_backward(struct device *dev, const struct tensor *dtable,
     lay_out(&s, cuda_device(dev)->scratch, n, width);
     const struct sort_item *items = sort_ids(dev, &s.sort, tensor_data<int32_t>(ids), n,
                                              dtable->shape[0]);
-    LAUNCH((segment_kernel<T, W>), grid, dim3(LANES, WARPS), 0, cuda_stream(dev),
+    LAUNCH((embedding_segment_kernel<T, W>), grid, dim3(LANES, WARPS), 0, cuda_stream(dev),
            tensor_data<float>(dtable), s.partials, items, tensor_data<T>(dout), n, (int)width);
-    LAUNCH((combine_kernel<W>), grid, dim3(LANES, WARPS), 0, cuda_stream(dev),
+    LAUNCH((embedding_combine_kernel<W>), grid, dim3(LANES, WARPS), 0, cuda_stream(dev),
            tensor_data<float>(dtable), s.partials, items, n, (int)width);
     if (dpositions->data)
-        LAUNCH((positions_kernel<T, W>), grid_for(length, width), dim3(LANES, WARPS), 0,
+        LAUNCH((embedding_positions_kernel<T, W>), grid_for(length, width), dim3(LANES, WARPS), 0,
                cuda_stream(dev), tensor_data<float>(dpositions), tensor_data<T>(dout), (int)batch,
                (int)length, (int)width);
     return cuda_launched(dev, "embedding_backward");

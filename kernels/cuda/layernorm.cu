@@ -85,7 +85,8 @@ DEVICE_FUNCTION void read_row(float (&x)[CHUNKS][LANE_COLUMNS], const struct for
 
 /* Blocks of (32, warps for a row, rows). */
 template <typename T, int CHUNKS, enum source SOURCE>
-__global__ void __launch_bounds__(LANES *FORWARD_WARPS) forward_kernel(const struct forward<T> f)
+__global__ void __launch_bounds__(LANES *FORWARD_WARPS)
+layernorm_forward_kernel(const struct forward<T> f)
 {
     constexpr int W = VECTOR<T>;
     const int64_t row = (int64_t)blockIdx.x * blockDim.z + threadIdx.z;
@@ -127,8 +128,8 @@ __global__ void __launch_bounds__(LANES *FORWARD_WARPS) forward_kernel(const str
 
 /* A block for each row, of any length and alignment. */
 template <typename T>
-__global__ void __launch_bounds__(LANES *PLAIN_WARPS) forward_plain_kernel(
-    const struct forward<T> f)
+__global__ void __launch_bounds__(LANES *PLAIN_WARPS)
+layernorm_forward_plain_kernel(const struct forward<T> f)
 {
     const int64_t row = blockIdx.x;
     const T *x = f.a + row * f.width;
@@ -158,11 +159,11 @@ dim3 row_block(int width)
     return dim3(LANES, warps, warps == 1 ? (unsigned)SINGLE_WARPS : 1);
 }
 
-template <typename T, int CHUNKS> auto forward_kernel_for(enum source source)
+template <typename T, int CHUNKS> auto layernorm_forward_kernel_for(enum source source)
 {
-    return source == SOURCE_X     ? forward_kernel<T, CHUNKS, SOURCE_X>
-           : source == SOURCE_SUM ? forward_kernel<T, CHUNKS, SOURCE_SUM>
-                                  : forward_kernel<T, CHUNKS, SOURCE_DROPOUT_SUM>;
+    return source == SOURCE_X     ? layernorm_forward_kernel<T, CHUNKS, SOURCE_X>
+           : source == SOURCE_SUM ? layernorm_forward_kernel<T, CHUNKS, SOURCE_SUM>
+                                  : layernorm_forward_kernel<T, CHUNKS, SOURCE_DROPOUT_SUM>;
 }
 
 /* For rows that stay in registers. */
@@ -170,8 +171,8 @@ template <typename T>
 void launch_forward(struct device *dev, const struct forward<T> *f, enum source source)
 {
     const dim3 block = row_block(f->width);
-    const auto kernel = f->width <= CHUNK ? forward_kernel_for<T, 1>(source)
-                                          : forward_kernel_for<T, WARP_CHUNKS>(source);
+    const auto kernel = f->width <= CHUNK ? layernorm_forward_kernel_for<T, 1>(source)
+                                          : layernorm_forward_kernel_for<T, WARP_CHUNKS>(source);
 
     LAUNCH(kernel, (unsigned)blocks_for(f->n, block.z), block, 0, cuda_stream(dev), *f);
 }
@@ -205,8 +206,8 @@ enum status forward_of(struct device *dev, const struct tensor *out, const struc
         f.width <= WARP_COLUMNS * FORWARD_WARPS)
         launch_forward(dev, &f, SOURCE_X);
     else
-        LAUNCH((forward_plain_kernel<T>), (unsigned)f.n, LANES * PLAIN_WARPS, 0, cuda_stream(dev),
-               f);
+        LAUNCH((layernorm_forward_plain_kernel<T>), (unsigned)f.n, LANES * PLAIN_WARPS, 0,
+               cuda_stream(dev), f);
     return cuda_launched(dev, "layernorm_forward");
 }
 
@@ -311,7 +312,7 @@ constexpr int BACKWARD_BLOCKS = CHUNKS == 1 ? 6 : sizeof(T) == 2 ? 3 : 2;
 /* Blocks of (32, warps for a row, rows). Each goes through rows with the stride of the grid. */
 template <typename T, int CHUNKS>
 __global__ void __launch_bounds__(LANES *BACKWARD_WARPS, (BACKWARD_BLOCKS<T, CHUNKS>))
-backward_kernel(const struct backward<T> g)
+layernorm_backward_kernel(const struct backward<T> g)
 {
     constexpr int W = VECTOR<T>;
     const int64_t stride = (int64_t)gridDim.x * blockDim.z;
@@ -377,8 +378,8 @@ backward_kernel(const struct backward<T> g)
 
 /* Rows of any length and alignment; a thread adds to its columns' sums where they lie. */
 template <typename T>
-__global__ void __launch_bounds__(LANES *PLAIN_WARPS) backward_plain_kernel(
-    const struct backward<T> g)
+__global__ void __launch_bounds__(LANES *PLAIN_WARPS)
+layernorm_backward_plain_kernel(const struct backward<T> g)
 {
     float *dweight = g.partials + (int64_t)blockIdx.x * 2 * g.width, *dbias = dweight + g.width;
 
@@ -412,7 +413,7 @@ __global__ void __launch_bounds__(LANES *PLAIN_WARPS) backward_plain_kernel(
 /* dweight += and dbias += the columns of partials (n, 2, width); blocks of (32, COMBINE_SLICES) for
  * 32 columns each. */
 __global__ void __launch_bounds__(LANES *COMBINE_SLICES)
-combine_kernel(float *dweight, float *dbias, const float *partials, int n, int width)
+layernorm_combine_kernel(float *dweight, float *dbias, const float *partials, int n, int width)
 {
     __shared__ float slices[COMBINE_SLICES][LANES];
     const int64_t column = (int64_t)blockIdx.x * LANES + threadIdx.x, columns = 2 * (int64_t)width;
@@ -442,7 +443,7 @@ int launch_backward(struct device *dev, const struct backward<T> *g)
     const int room = cuda_device(dev)->n_sms * BACKWARD_BLOCKS<T, CHUNKS>;
     const int blocks = smaller(blocks_for(g->n, block.z), smaller(room, PARTIALS));
 
-    LAUNCH((backward_kernel<T, CHUNKS>), blocks, block, 0, cuda_stream(dev), *g);
+    LAUNCH((layernorm_backward_kernel<T, CHUNKS>), blocks, block, 0, cuda_stream(dev), *g);
     return blocks;
 }
 
@@ -452,7 +453,8 @@ int launch_backward_plain(struct device *dev, const struct backward<T> *g)
     const int room = cuda_device(dev)->n_sms * PLAIN_BLOCKS;
     const int blocks = smaller(g->n, smaller(room, PARTIALS));
 
-    LAUNCH((backward_plain_kernel<T>), blocks, LANES * PLAIN_WARPS, 0, cuda_stream(dev), *g);
+    LAUNCH((layernorm_backward_plain_kernel<T>), blocks, LANES * PLAIN_WARPS, 0, cuda_stream(dev),
+           *g);
     return blocks;
 }
 
@@ -475,9 +477,9 @@ enum status backward_of(struct device *dev, const struct tensor *dx, const struc
                                         : launch_backward<T, WARP_CHUNKS>(dev, &g);
 
     TRY(cuda_launched(dev, "layernorm_backward"));
-    LAUNCH(combine_kernel, (unsigned)blocks_for(2 * width, LANES), dim3(LANES, COMBINE_SLICES), 0,
-           cuda_stream(dev), tensor_data<float>(dweight), tensor_data<float>(dbias), g.partials,
-           blocks, (int)width);
+    LAUNCH(layernorm_combine_kernel, (unsigned)blocks_for(2 * width, LANES),
+           dim3(LANES, COMBINE_SLICES), 0, cuda_stream(dev), tensor_data<float>(dweight),
+           tensor_data<float>(dbias), g.partials, blocks, (int)width);
     return cuda_launched(dev, "layernorm_backward");
 }
 

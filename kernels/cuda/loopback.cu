@@ -8,7 +8,8 @@ constexpr int THREADS = 256, MAX_BLOCKS = 256;
 
 /* A thread owns its elements in all buffers, so that the sums may be in place. */
 template <class T>
-__global__ void __launch_bounds__(THREADS) sum_kernel(loopback_buffers buffers, int64_t count)
+__global__ void __launch_bounds__(THREADS)
+loopback_sum_kernel(loopback_buffers buffers, int64_t count)
 {
     const int64_t stride = (int64_t)gridDim.x * THREADS;
 
@@ -33,8 +34,8 @@ enum status cuda_loopback_sum(struct device *dev, cudaStream_t stream,
     if (count == 0)
         return OK;
     if (dtype == DTYPE_F64)
-        LAUNCH(sum_kernel<double>, blocks, THREADS, 0, stream, *buffers, count);
+        LAUNCH(loopback_sum_kernel<double>, blocks, THREADS, 0, stream, *buffers, count);
     else
-        LAUNCH(sum_kernel<float>, blocks, THREADS, 0, stream, *buffers, count);
+        LAUNCH(loopback_sum_kernel<float>, blocks, THREADS, 0, stream, *buffers, count);
     return cuda_launched(dev, "loopback sum");
 }

@@ -127,16 +127,26 @@ template <typename T> struct adamw_buffers {
 struct adamw_factors {
     float beta1, rest1;         /* rest = 1 - beta */
     float beta2, rest2;
-    float epsilon, grad_scale;
+    float epsilon;
     float step_size;            /* lr / (1 - beta1^t) */
     float v_scale;              /* 1 / sqrt(1 - beta2^t) */
     float keep;                 /* 1 - lr * weight_decay */
 };
 
+/* What every gradient is multiplied by; not a number if their norm is none. One thread. */
+__global__ void adamw_scale_kernel(float *scale, const double *squares, double loss_scale,
+                                   double max_norm)
+{
+    const double norm = sqrt(squares[0]) / loss_scale;
+    const double clip = max_norm > 0 && norm > max_norm ? max_norm / norm : 1;
+
+    scale[0] = isfinite(norm) ? (float)(clip / loss_scale) : NAN;
+}
+
 /* COUNT neighbours at a time: four, or one. */
 template <int COUNT, typename T>
 DEVICE_FUNCTION void adamw_update(const struct adamw_buffers<T> &b, const struct adamw_factors &f,
-                                  int64_t first)
+                                  float scale, int64_t first)
 {
     float weights[COUNT], m[COUNT], v[COUNT], g[COUNT];
 
@@ -146,7 +156,7 @@ DEVICE_FUNCTION void adamw_update(const struct adamw_buffers<T> &b, const struct
     vector_load<COUNT>(g, b.grads + first);
 #pragma unroll
     for (int i = 0; i < COUNT; i++) {
-        g[i] *= f.grad_scale;
+        g[i] *= scale;
         m[i] = f.beta1 * m[i] + f.rest1 * g[i];
         v[i] = f.beta2 * v[i] + f.rest2 * g[i] * g[i];
         weights[i] = weights[i] * (first + i < b.decay_count ? f.keep : 1.0f) -
@@ -160,23 +170,27 @@ DEVICE_FUNCTION void adamw_update(const struct adamw_buffers<T> &b, const struct
 }
 
 template <typename T> __global__ void __launch_bounds__(THREADS)
-adamw_kernel(const struct adamw_buffers<T> b, const struct adamw_factors f)
+adamw_kernel(const struct adamw_buffers<T> b, const struct adamw_factors f, const float *grad_scale)
 {
     const int64_t first = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * QUAD;
+    const float scale = *grad_scale;
 
+    if (isnan(scale))
+        return;
     if (b.wide && first + QUAD <= b.n) {
-        adamw_update<QUAD>(b, f, first);
+        adamw_update<QUAD>(b, f, scale, first);
         return;
     }
     for (int64_t i = first; i < first + QUAD && i < b.n; i++)
-        adamw_update<1>(b, f, i);
+        adamw_update<1>(b, f, scale, i);
 }
 
 template <typename T>
 enum status adamw_of(struct device *dev, const struct tensor *weights, const struct tensor *m,
                      const struct tensor *v, const struct tensor *grads, const struct tensor *copy,
-                     const struct adamw_step *step)
+                     const struct tensor *squares, const struct adamw_step *step)
 {
+    float *scale = (float *)cuda_device(dev)->scratch;
     const double t = (double)step->step;
     const int64_t n = tensor_count(weights);
     const struct adamw_buffers<T> buffers = {
@@ -187,22 +201,25 @@ enum status adamw_of(struct device *dev, const struct tensor *weights, const str
     const struct adamw_factors factors = {
         (float)step->beta1, (float)(1 - step->beta1),
         (float)step->beta2, (float)(1 - step->beta2),
-        (float)step->epsilon, (float)step->grad_scale,
+        (float)step->epsilon,
         (float)(step->lr / (1 - pow(step->beta1, t))),
         (float)(1 / sqrt(1 - pow(step->beta2, t))),
         (float)(1 - step->lr * step->weight_decay),
     };
 
+    LAUNCH(adamw_scale_kernel, 1, 1, 0, cuda_stream(dev), scale, tensor_data<double>(squares),
+           step->loss_scale, step->max_norm);
+    TRY(cuda_launched(dev, "adamw"));
     LAUNCH((adamw_kernel<T>), (unsigned)blocks_for(n, THREADS * QUAD), THREADS, 0,
-           cuda_stream(dev), buffers, factors);
+           cuda_stream(dev), buffers, factors, scale);
     return cuda_launched(dev, "adamw");
 }
 
 enum status adamw(struct device *dev, const struct tensor *weights, const struct tensor *m,
                   const struct tensor *v, const struct tensor *grads, const struct tensor *copy,
-                  const struct adamw_step *step)
+                  const struct tensor *squares, const struct adamw_step *step)
 {
-    return FOR_REAL_TYPE(dev->real, adamw_of, dev, weights, m, v, grads, copy, step);
+    return FOR_REAL_TYPE(dev->real, adamw_of, dev, weights, m, v, grads, copy, squares, step);
 }
 
 }

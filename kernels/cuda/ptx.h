@@ -8,8 +8,8 @@
  *     b[0], b[1]    column g, rows 2q, 2q + 1 and 2q + 8, 2q + 9
  *     c[0], c[1]    row g, columns 2q, 2q + 1              c[2], c[3]    the same of row g + 8
  *
- * So the results of one product, rounded and paired, are the a of the next. PTX ISA 8.0, sections
- * 9.7.13.4.8 and 9.7.13.4.15. */
+ * So the results of one product, rounded and paired, are the a of the next. PTX ISA, "Matrix
+ * fragments for mma.m16n8k16 with floating point type" and "ldmatrix". */
 #ifndef OCTET_CUDA_PTX_H
 #define OCTET_CUDA_PTX_H
 
@@ -82,8 +82,8 @@ template <int groups> DEVICE_FUNCTION void cp_async_wait(void)
     asm volatile("cp.async.wait_group %0;" :: "n"(groups) : "memory");
 }
 
-/* x, of which the compiler knows nothing any more. Of addresses x + constant it would work out every
- * one, where it can show that an "or" does, instead of leaving the constants to the instructions. */
+/* x, of which the compiler knows nothing any more. Otherwise it may see that x + constant is an
+ * "or", and keep a register for each such address: instructions can only add constants. */
 DEVICE_FUNCTION int opaque(int x)
 {
     asm("" : "+r"(x));

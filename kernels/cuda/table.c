@@ -15,6 +15,7 @@ static void fill(void)
     cuda_rope_ops(&table);
     cuda_attention_ops(&table);
     cuda_cross_entropy_ops(&table);
+    cuda_top_logits_ops(&table);
     cuda_optimizer_ops(&table);
     ops_complete(&table);
 }
@@ -39,5 +40,6 @@ size_t cuda_kernel_scratch(const struct op_limits *limits, enum dtype real)
     size = larger(size, cuda_layernorm_scratch(limits, real));
     size = larger(size, cuda_linear_scratch(limits, real));
     size = larger(size, cuda_attention_scratch(limits, real));
+    size = larger(size, cuda_top_logits_scratch(limits, real));
     return larger(size, cuda_optimizer_scratch(limits, real));
 }

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/ops.h"
+
 struct generator {
     struct model *model;
     int n_tokens;               /* ids that may be drawn */
@@ -13,8 +15,8 @@ struct generator {
     int32_t *ids;               /* the window: the end of the text, at most the model's context */
     int count;                  /* tokens in it */
     int n_read;                 /* those from the front that are in the model's cache */
-    float *logits;              /* (V), behind the last token that was read */
-    struct candidate *scratch;  /* (n_tokens) */
+    float *logits;              /* (V) */
+    struct candidate *candidates;   /* (n_tokens) */
 };
 
 enum status generator_create(struct generator **out, struct model *model, int n_tokens)
@@ -32,8 +34,8 @@ enum status generator_create(struct generator **out, struct model *model, int n_
     g->n_tokens = n_tokens;
     g->ids = calloc((size_t)config->max_seq_len, sizeof *g->ids);
     g->logits = calloc((size_t)config->vocab_size, sizeof *g->logits);
-    g->scratch = calloc((size_t)n_tokens, sizeof *g->scratch);
-    if (!g->ids || !g->logits || !g->scratch) {
+    g->candidates = calloc((size_t)n_tokens, sizeof *g->candidates);
+    if (!g->ids || !g->logits || !g->candidates) {
         generator_destroy(g);
         return fail(ERR_NOMEM, "no memory to generate text");
     }
@@ -47,7 +49,7 @@ void generator_destroy(struct generator *g)
         return;
     free(g->ids);
     free(g->logits);
-    free(g->scratch);
+    free(g->candidates);
     free(g);
 }
 
@@ -96,16 +98,36 @@ enum status generator_append(struct generator *g, const int32_t *ids, size_t cou
     return OK;
 }
 
+/* The likeliest tokens that are all that is needed; 0: as many as there are. */
+static int n_needed(const struct generator *g, const struct sampling *sampling)
+{
+    if (sampling->temperature == 0)
+        return 1;
+    return sampling->top_k < g->n_tokens && sampling->top_k <= OPS_TOP_MAX ? sampling->top_k : 0;
+}
+
+/* The device finds the likeliest tokens, so that only few numbers are copied from it. */
+static enum status draw(struct generator *g, const struct sampling *sampling, int32_t *id)
+{
+    const int n = n_needed(g, sampling);
+
+    if (n > 0) {
+        TRY(model_top(g->model, g->n_tokens, n, g->candidates));
+        return sample_likeliest(sampling, g->candidates, n, g->number, g->n_drawn, id);
+    }
+    TRY(model_read_logits(g->model, g->logits));
+    return sample_token(sampling, g->logits, g->n_tokens, g->number, g->n_drawn, g->candidates, id);
+}
+
 enum status generator_next(struct generator *g, const struct sampling *sampling, int32_t *id)
 {
     if (g->count == 0)
         return fail(ERR_INVALID, "a text needs a first token before others can follow");
     if (g->n_read < g->count) {
-        TRY(model_extend(g->model, g->ids + g->n_read, g->count - g->n_read, g->n_read,
-                         g->logits));
+        TRY(model_extend(g->model, g->ids + g->n_read, g->count - g->n_read, g->n_read));
         g->n_read = g->count;
     }
-    TRY(sample_token(sampling, g->logits, g->n_tokens, g->number, g->n_drawn, g->scratch, id));
+    TRY(draw(g, sampling, id));
     g->n_drawn++;
     return generator_append(g, id, 1);
 }

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/candidate.h"
 #include "base/status.h"
 #include "model/model.h"
 
@@ -18,13 +19,13 @@ struct sampling {
 /* Pick a token from logits (n). Of equal logits the smaller id ranks first. A pure function of its
  * arguments: sample `number`, its `position`-th token. `scratch` holds n entries. A token with
  * logit -infinity is never picked. ERR_INVALID if no logit is finite, or any is NaN or +inf. */
-struct candidate {
-    float logit;
-    int32_t id;
-};
 enum status sample_token(const struct sampling *sampling, const float *logits, int n,
                          uint32_t number, uint64_t position, struct candidate *scratch,
                          int32_t *id);
+/* The same token, where only the n likeliest have been found, in order: 1 of them for temperature 0,
+ * else top_k. The first one's logit is NaN if any is NaN or +inf. */
+enum status sample_likeliest(const struct sampling *sampling, const struct candidate *likeliest,
+                             int n, uint32_t number, uint64_t position, int32_t *id);
 
 /* A text in progress. Borrows the model (MODEL_GENERATE) and writes its cache. */
 struct generator;

@@ -40,6 +40,7 @@ static void layout_activations(struct arena *arena, struct model *m)
 
     a->ids = arena_tensor(arena, DTYPE_I32, n, 1);
     a->targets = arena_tensor(arena, DTYPE_I32, n, 1);
+    a->place = arena_tensor(arena, DTYPE_I64, 2, 1);
     for (int block = 0; block < m->config.depth; block++) {
         /* Without a backward pass a block may overwrite the one below. */
         const bool shares = m->use == MODEL_GENERATE && block > 0;
@@ -51,6 +52,8 @@ static void layout_activations(struct arena *arena, struct model *m)
     a->losses = arena_tensor(arena, DTYPE_F32, n, 1);
     a->hits = arena_tensor(arena, DTYPE_F32, n, 1);
     a->sums = arena_tensor(arena, DTYPE_F64, 2, 1);
+    if (m->use == MODEL_GENERATE)
+        a->top = arena_tensor(arena, DTYPE_F32, 2 * OPS_TOP_MAX, 1);
     if (m->use != MODEL_TRAIN)
         return;
     a->dx = arena_tensor(arena, real, n, width);
@@ -275,36 +278,35 @@ enum status model_set_param(struct model *m, const struct tensor *flat, const st
     return status;
 }
 
+/* Float32 numbers from any type; of the others, which are rare, there is a copy in between. */
+static enum status download_floats(struct model *m, float *out, const void *from, enum dtype dtype,
+                                   int64_t count)
+{
+    const size_t size = (size_t)count * dtype_size(dtype);
+
+    if (dtype == DTYPE_F32)
+        return device_download(m->dev, out, from, size);
+    void *copy = malloc(size);
+    if (!copy)
+        return fail(ERR_NOMEM, "no memory to convert %lld numbers", (long long)count);
+    const enum status status = device_download(m->dev, copy, from, size);
+    if (status == OK)
+        dtype_to_float(out, copy, dtype, count);
+    free(copy);
+    return status;
+}
+
 enum status model_get_param(struct model *m, const struct tensor *flat, const struct param *param,
                             float *values)
 {
-    const size_t count = (size_t)param->count;
-
-    if (flat->dtype == DTYPE_F32)
-        return device_download(m->dev, values, param_address(flat, param), count * sizeof *values);
-    double *wide = malloc(count * sizeof *wide);
-    if (!wide)
-        return fail(ERR_NOMEM, "no memory to convert %s", param->name);
-    const enum status status = device_download(m->dev, wide, param_address(flat, param),
-                                               count * sizeof *wide);
-    for (size_t i = 0; i < count && status == OK; i++)
-        values[i] = (float)wide[i];
-    free(wide);
-    return status;
+    return download_floats(m, values, param_address(flat, param), flat->dtype, param->count);
 }
 
 /* ---- steps ---- */
 
-static struct pass pass_of(const struct model *m, const struct model_batch *batch,
-                           const struct model_step *step)
+static struct pass pass_of(const struct model_batch *batch)
 {
-    struct pass pass = {.batch = batch->windows, .length = batch->length};
-
-    if (step)
-        pass.dropout = (struct dropout){.rate = m->config.dropout, .seed = step->seed,
-                                        .step = step->step,
-                                        .first_row = step->first_window * batch->length};
-    return pass;
+    return (struct pass){.batch = batch->windows, .length = batch->length};
 }
 
 static enum status upload_batch(struct model *m, const struct model_batch *batch)
@@ -363,60 +365,97 @@ static enum status classify(struct model *m, const struct pass *pass, double los
     return OK;
 }
 
-enum status model_train_batch(struct model *m, const struct model_batch *batch,
-                              const struct model_step *step, double loss_scale,
-                              const struct model_hook *hook)
+enum status model_load(struct model *m, const struct model_batch *batch,
+                       const struct model_step *step)
 {
-    const struct pass pass = pass_of(m, batch, step);
+    const struct dropout_place place = {step->first_window * batch->length, step->step};
 
-    TRY(upload_batch(m, batch));
-    TRY(model_forward(m, &pass));
-    TRY(classify(m, &pass, loss_scale));
-    return model_backward(m, &pass, hook);
+    m->loaded = pass_of(batch);
+    m->loaded.dropout = (struct dropout){.rate = m->config.dropout, .seed = step->seed,
+                                         .place = m->acts.place.data};
+    TRY(device_upload(m->dev, m->acts.place.data, &place, sizeof place));
+    return upload_batch(m, batch);
+}
+
+enum status model_train(struct model *m, double loss_scale, const struct model_hook *hook)
+{
+    TRY(model_forward(m, &m->loaded));
+    TRY(classify(m, &m->loaded, loss_scale));
+    return model_backward(m, &m->loaded, hook);
 }
 
 enum status model_evaluate_batch(struct model *m, const struct model_batch *batch)
 {
-    const struct pass pass = pass_of(m, batch, NULL);
+    const struct pass pass = pass_of(batch);
 
     TRY(upload_batch(m, batch));
     TRY(model_forward(m, &pass));
     return classify(m, &pass, 0);
 }
 
-/* Logits of rows first .. first+rows-1 of the last forward pass, as float32 on the host. */
-static enum status read_logits(struct model *m, int64_t first, int64_t rows, float *out)
+/* Logits of rows first .. first+rows-1 of the last forward pass, to the front of acts.logits. */
+static enum status compute_logits(struct model *m, int64_t first, int64_t rows)
 {
     const struct tensor norm = tensor_rows(&m->acts.last.norm, first, rows);
     const struct tensor logits = tensor_rows(&m->acts.logits, 0, rows);
     const struct tensor none = {0};
-    /* The logits as if they were a parameter at the front of a flat buffer: conversion included. */
-    const struct param whole = {.name = "logits", .count = tensor_count(&logits)};
 
     RUN_OP(OPS_CLASSIFIER, m->dev, linear_forward, &logits, &norm, &m->weights.token_emb, &none);
-    return model_get_param(m, &logits, &whole, out);
+    return OK;
+}
+
+static enum status read_logits(struct model *m, int64_t rows, float *out)
+{
+    const struct tensor *logits = &m->acts.logits;
+
+    return download_floats(m, out, logits->data, logits->dtype, rows * m->config.vocab_size);
 }
 
 enum status model_logits(struct model *m, const struct model_batch *batch, float *out)
 {
-    const struct pass pass = pass_of(m, batch, NULL);
+    const struct pass pass = pass_of(batch);
     const int64_t n = pass.batch * pass.length;
 
     TRY(upload_batch(m, batch));
     TRY(model_forward(m, &pass));
     for (int64_t first = 0; first < n; first += m->logits_rows) {
         const int64_t rows = first + m->logits_rows < n ? m->logits_rows : n - first;
-        TRY(read_logits(m, first, rows, out + first * m->config.vocab_size));
+        TRY(compute_logits(m, first, rows));
+        TRY(read_logits(m, rows, out + first * m->config.vocab_size));
     }
     return OK;
 }
 
-enum status model_extend(struct model *m, const int32_t *ids, int count, int position,
-                         float *logits)
+/* ---- generation ---- */
+
+enum status model_extend(struct model *m, const int32_t *ids, int count, int position)
 {
     const struct pass pass = {.batch = 1, .length = count, .position = position};
 
     TRY(device_upload(m->dev, m->acts.ids.data, ids, (size_t)count * sizeof *ids));
     TRY(model_forward(m, &pass));
-    return read_logits(m, count - 1, 1, logits);
+    return compute_logits(m, count - 1, 1);
+}
+
+enum status model_read_logits(struct model *m, float *out)
+{
+    return read_logits(m, 1, out);
+}
+
+enum status model_top(struct model *m, int n, int k, struct candidate *likeliest)
+{
+    /* Side by side, so that one copy brings both. */
+    const struct tensor both = tensor_rows(&m->acts.top, 0, 2 * k);
+    const struct tensor values = tensor_rows(&both, 0, k);
+    struct tensor ids = tensor_rows(&both, k, k);
+    float copy[2 * OPS_TOP_MAX];
+
+    ids.dtype = DTYPE_I32;
+    RUN_OP(OPS_CLASSIFIER, m->dev, top_logits, &values, &ids, &m->acts.logits, n);
+    TRY(device_download(m->dev, copy, both.data, 2 * (size_t)k * sizeof *copy));
+    for (int i = 0; i < k; i++) {
+        likeliest[i].logit = copy[i];
+        memcpy(&likeliest[i].id, &copy[k + i], sizeof likeliest[i].id);
+    }
+    return OK;
 }

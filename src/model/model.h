@@ -5,6 +5,7 @@
 #ifndef OCTET_MODEL_H
 #define OCTET_MODEL_H
 
+#include "base/candidate.h"
 #include "device/device.h"
 #include "model/params.h"
 
@@ -76,11 +77,20 @@ struct model_hook {
     enum status (*gradients_ready)(void *context, int64_t first);
     void *context;
 };
-/* Forward and backward with dropout: gradients += d(sum of losses * loss_scale). `hook` may be
- * NULL. */
-enum status model_train_batch(struct model *model, const struct model_batch *batch,
-                              const struct model_step *step, double loss_scale,
-                              const struct model_hook *hook);
+/* Copy a micro-batch to the device, with what its dropout depends on. */
+enum status model_load(struct model *model, const struct model_batch *batch,
+                       const struct model_step *step);
+/* Forward and backward, with dropout, of the micro-batch that was loaded: gradients += d(sum of losses *
+ * loss_scale). `hook` may be NULL. It queues the same work for every micro-batch of one shape and
+ * seed: a section (device.h). */
+enum status model_train(struct model *model, double loss_scale, const struct model_hook *hook);
+static inline enum status model_train_batch(struct model *model, const struct model_batch *batch,
+                                            const struct model_step *step, double loss_scale,
+                                            const struct model_hook *hook)
+{
+    TRY(model_load(model, batch, step));
+    return model_train(model, loss_scale, hook);
+}
 /* Forward without dropout. */
 enum status model_evaluate_batch(struct model *model, const struct model_batch *batch);
 /* Sums over the tokens since model_begin(): F64 (2) on the device, losses and hits. */
@@ -89,9 +99,13 @@ struct tensor model_sums(const struct model *model);
 /* Logits (windows * length, V) of a batch, into host memory; for tests and self-tests. */
 enum status model_logits(struct model *model, const struct model_batch *batch, float *logits);
 
-/* Generation: run `count` tokens that follow the `position` tokens already in the cache, and copy the
- * logits (V) behind the last one to host memory. position + count <= max_seq_len. */
-enum status model_extend(struct model *model, const int32_t *ids, int count, int position,
-                         float *logits);
+/* Generation: run `count` tokens that follow the `position` tokens already in the cache. The logits
+ * (V) behind the last one stay on the device, for the two below. position + count <= max_seq_len. */
+enum status model_extend(struct model *model, const int32_t *ids, int count, int position);
+/* Copy these logits to host memory. */
+enum status model_read_logits(struct model *model, float *logits);
+/* The k largest of the first n of them, in order; k is at most n and OPS_TOP_MAX (kernels/ops.h). NaN
+ * and infinity come first, as NaN. */
+enum status model_top(struct model *model, int n, int k, struct candidate *likeliest);
 
 #endif

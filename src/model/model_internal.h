@@ -24,12 +24,14 @@ struct block_acts {
 /* Everything of a step but parameters. N is the most rows there can be. */
 struct acts {
     struct tensor ids, targets;         /* (N) I32 */
+    struct tensor place;                /* a struct dropout_place */
     struct block_acts *blocks;          /* depth; all the same memory for generation */
     struct normed last;                 /* final residual stream and norm */
     struct tensor branch;               /* (N, C): what attention or MLP adds to the stream */
     struct tensor logits;               /* (logits_rows, V) */
     struct tensor losses, hits;         /* (N) F32 */
     struct tensor sums;                 /* (2) F64: losses, hits */
+    struct tensor top;                  /* (2 * OPS_TOP_MAX) of 4 bytes, generation only */
     struct tensor cache;                /* (depth, 2 * T * C), generation only */
 
     /* Gradients; x's flows down the stream in place. */
@@ -37,6 +39,13 @@ struct acts {
     struct tensor dqkv;                 /* (N, 3C) */
     struct tensor datt;                 /* (N, C) */
     struct tensor dmlp;                 /* (N, M) */
+};
+
+/* What a pass works on: the first B * T rows of the activations. */
+struct pass {
+    int64_t batch, length;              /* B, T */
+    int64_t position;                   /* of the first token in its sequence: generation */
+    struct dropout dropout;             /* site is filled in by pass_dropout() */
 };
 
 struct model {
@@ -51,19 +60,13 @@ struct model {
     struct tensor flat_copy;            /* real, of flat_weights; data NULL where they are the same */
     bool shares_weights;                /* flat_weights and flat_copy belong to another model */
     struct acts acts;
+    struct pass loaded;                 /* the micro-batch on the device */
     void *memory;                       /* one allocation for all */
     size_t memory_size;
 };
 
 /* The sites of dropout in a block. */
 enum dropout_site { DROPOUT_ATTENTION, DROPOUT_GELU, DROPOUT_MLP, N_DROPOUT_SITES };
-
-/* What a pass works on: the first B * T rows of the activations. */
-struct pass {
-    int64_t batch, length;              /* B, T */
-    int64_t position;                   /* of the first token in its sequence: generation */
-    struct dropout dropout;             /* site is filled in by pass_dropout() */
-};
 
 struct dropout pass_dropout(const struct pass *pass, int block, enum dropout_site site);
 

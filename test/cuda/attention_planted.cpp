@@ -1,20 +1,34 @@
-/* attention_planted.cpp - attention.cu without the one of its barriers and waits for copies that
- * PLANT counts to, in the order of the files: with it test_attention must fail. */
+/* attention_planted.cpp - attention.cu for the race checker, without the barrier or wait for copies
+ * that OCTET_PLANTED names, as FILE:LINE: then test_attention must fail. */
+#include <stdlib.h>
+
 #include "kernels/cuda/dropout.cuh"
 #include "kernels/cuda/ptx.h"
 
-template <bool PLANTED> struct maybe_wait {
-    template <int groups> static void wait(void) { cp_async_wait<groups>(); }
-};
-template <> struct maybe_wait<true> {
-    template <int groups> static void wait(void) {}
+static const char *const planted = getenv("OCTET_PLANTED");
+
+static bool is_planted(const char *file, int line)
+{
+    const char *name = strrchr(file, '/') + 1;
+    const size_t length = strlen(name);
+
+    return strncmp(planted, name, length) == 0 && planted[length] == ':' &&
+           atoi(planted + length + 1) == line;
+}
+
+struct planted_wait {
+    bool left_out;
+
+    template <int groups> void wait() const
+    {
+        if (!left_out)
+            cp_async_wait<groups>();
+    }
 };
 
-static const int first_number = __COUNTER__ + 1;
-
-#define cp_async_wait maybe_wait<__COUNTER__ - first_number == PLANT>::wait
-#define __syncthreads() (__COUNTER__ - first_number == PLANT ? (void)0 : (__syncthreads)())
+#define LEFT_OUT (planted && is_planted(__FILE__, __LINE__))
+#define cp_async_wait planted_wait{LEFT_OUT}.wait
+#define __syncthreads() (LEFT_OUT ? (void)0 : (__syncthreads)())
+#define __syncwarp() (LEFT_OUT ? (void)0 : (__syncwarp)())
 
 #include "kernels/cuda/attention.cu"
-
-static_assert(PLANT < __COUNTER__ - first_number, "there are fewer");

@@ -23,7 +23,7 @@ static inline double rounded(double x, int bits)
 {
     int exponent;
 
-    if (x == 0)
+    if (x == 0 || !isfinite(x))
         return x;
     (void)frexp(x, &exponent);
     const double unit = ldexp(1, exponent - 1 - bits);
@@ -35,38 +35,45 @@ static inline int type_bits(enum dtype dtype)
     return dtype == DTYPE_BF16 ? 7 : dtype == DTYPE_F16 ? 10 : 23;
 }
 
+static inline uint16_t float16_bits(double x)
+{
+    const uint16_t sign = signbit(x) ? 0x8000 : 0;
+    int exponent;
+
+    if (isnan(x))
+        return 0x7fff;
+    if (fabs(x) < 0x1p-14)          /* subnormal */
+        return sign | (uint16_t)nearbyint(fabs(x) * 0x1p24);
+    const double fraction = frexp(rounded(fabs(x), 10), &exponent);
+    /* The fraction's leading one adds to the exponent. */
+    return sign | (uint16_t)((exponent + 13) * 1024 + (int)(fraction * 2048));
+}
+
 static inline void encode(void *to, enum dtype dtype, double x)
 {
-    const float value = (float)rounded(x, type_bits(dtype));
-    uint32_t bits;
-
-    memcpy(&bits, &value, sizeof bits);
-    if (dtype == DTYPE_F32) {
-        memcpy(to, &bits, 4);
-    } else if (dtype == DTYPE_BF16) {
-        memcpy(to, (char *)&bits + 2, 2);
-    } else {        /* normal numbers only: the exponent's bias is 15, not 127 */
-        const uint16_t half = (uint16_t)(bits >> 16 & 0x8000) |
-                              (uint16_t)(value == 0 ? 0 : (bits >> 13 & 0x3ffff) - (112 << 10));
+    if (dtype == DTYPE_F16) {
+        const uint16_t half = float16_bits(x);
         memcpy(to, &half, 2);
+    } else {        /* a bfloat16 is the upper half of a float */
+        const float value = (float)rounded(x, type_bits(dtype));
+        memcpy(to, (const char *)&value + (dtype == DTYPE_BF16 ? 2 : 0), dtype_size(dtype));
     }
 }
 
+/* An infinite float16 comes out as NaN. */
 static inline double decode(const void *from, enum dtype dtype)
 {
-    uint32_t bits = 0;
+    float value = 0;
     uint16_t half;
-    float value;
 
     if (dtype == DTYPE_F16) {
         memcpy(&half, from, 2);
-        const int exponent = half >> 10 & 31;
-        const double size = exponent ? ldexp(1024 + (half & 1023), exponent - 25)
-                                     : ldexp(half & 1023, -24);
+        const int exponent = half >> 10 & 31, fraction = half & 1023;
+        const double size = exponent == 0 ? ldexp(fraction, -24)
+                                          : ldexp(1024 + fraction, exponent - 25);
         return exponent == 31 ? NAN : half & 0x8000 ? -size : size;
     }
-    memcpy((char *)&bits + (dtype == DTYPE_BF16 ? 2 : 0), from, dtype_size(dtype));
-    memcpy(&value, &bits, sizeof value);
+    memcpy((char *)&value + (dtype == DTYPE_BF16 ? 2 : 0), from, dtype_size(dtype));
     return value;
 }
 

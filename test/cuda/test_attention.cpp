@@ -1,174 +1,112 @@
 /* test_attention.cpp - the attention kernels against a plain reference in double that knows how far
  * off they may be: every type, the head sizes of the tensor cores and others, lengths around the
- * edges of tiles, with dropout and without, outputs that start as NaN, guard bands around them. */
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+ * edges of tiles, with dropout and without, outputs that start as NaN, guard bands around them.
+ *
+ * Runs all cases, or those that are named as arguments. */
 #include <stdio.h>
-#include <stdlib.h>
-
-#include <vector>
 
 extern "C" {
 #include "check.h"
-#include "ops/number.h"
-#include "ops/reference.h"
+#include "device/gpu.h"
 }
+#include "cuda/attention_expected.h"
+#include "cuda/real_values.h"
 #include "kernels/cuda/attention_call.cuh"
 
 enum {
     GUARD = 256,
     GUARD_BYTE = 0xa5,
+    NAN_BYTE = 0xff,
     SLACK = 2,                  /* times the error bound */
-    MAX_LENGTH = 512,
-    MAX_HEADS = 16,
 };
 
-static const struct op_limits limits = {.rows = 4 * MAX_LENGTH, .width = 0,
-                                        .max_seq_len = MAX_LENGTH, .heads = MAX_HEADS,
-                                        .head_size = 256, .vocab_size = 0, .params = 0};
-static struct cuda_device cuda;
-static struct op_table table;
-static uint64_t seed = 1;
-static size_t shift;            /* of tensors, in elements, off their alignment */
+static const struct op_limits limits = {.rows = 2048, .width = 256, .max_seq_len = 512,
+                                        .heads = 16, .head_size = 256, .vocab_size = 256,
+                                        .params = 256};
 
-extern "C" enum status cuda_fail(const struct device *dev, const char *call, cudaError_t error)
-{
-    return fail(ERR_DEVICE, "%s: %s: %s", dev->description, call, cudaGetErrorString(error));
-}
+static struct real float32 = {"float32", DTYPE_F32, 0x1p-24, 0, NULL};
+static struct real bfloat16 = {"bfloat16", DTYPE_BF16, 0x1p-8, 0, NULL};
+static struct real float16 = {"float16", DTYPE_F16, 0x1p-11, 0x1p-25, NULL};
+static const struct real *const reals[] = {&float32, &bfloat16, &float16};
 
-/* ---- types ---- */
-
-/* `unit`: half the distance of neighbours, relative to a number; `least`, where that is smaller. */
-template <typename T> struct real_type;
-template <> struct real_type<float> {
-    static constexpr const char *name = "float32";
-    static constexpr enum dtype dtype = DTYPE_F32;
-    static constexpr double unit = 0x1p-24, least = 0;
-    static float of(double x) { return (float)x; }
-    static double value(float x) { return (double)x; }
-};
-template <> struct real_type<__nv_bfloat16> {
-    static constexpr const char *name = "bfloat16";
-    static constexpr enum dtype dtype = DTYPE_BF16;
-    static constexpr double unit = 0x1p-8, least = 0;
-    static __nv_bfloat16 of(double x) { return __float2bfloat16_rn((float)x); }
-    static double value(__nv_bfloat16 x) { return (double)__bfloat162float(x); }
-};
-template <> struct real_type<__half> {
-    static constexpr const char *name = "float16";
-    static constexpr enum dtype dtype = DTYPE_F16;
-    static constexpr double unit = 0x1p-11, least = 0x1p-25;
-    static __half of(double x) { return __float2half_rn((float)x); }
-    static double value(__half x) { return (double)__half2float(x); }
-};
-
-/* x, rounded to T. */
-template <typename T> static struct number through(struct number x)
-{
-    x.error += (fabs(x.value) * real_type<T>::unit + real_type<T>::least) * 0x1p24;
-    return x;
-}
+static int shift;               /* of tensors, in elements, off their alignment */
 
 /* ---- tensors ---- */
 
-static double random_number(void)
+static doubles random_values(const struct real &real, int64_t n, double largest)
 {
-    const struct rng_block block = rng_philox(seed, RNG_TEST, 0, 0, 0);
-
-    seed++;
-    return 2 * rng_uniform_double(block.word[0], block.word[1]) - 1;
-}
-
-template <typename T> static std::vector<double> random_values(int64_t n, double scale)
-{
-    std::vector<double> values((size_t)n);
+    doubles values(n);
 
     for (double &x : values)
-        x = real_type<T>::value(real_type<T>::of(scale * random_number()));
+        x = rounded(largest * random_number(), type_bits(real.dtype));
     return values;
 }
 
-/* A tensor on the device between guard bands. */
-template <typename T> class device_tensor {
+/* NaN, between guard bands. */
+class device_tensor {
 public:
     struct tensor view;
 
-    device_tensor(int64_t a, int64_t b, int64_t c, int64_t d) : n((size_t)(a * b * c * d))
+    device_tensor(const struct real &real, enum dtype dtype, int64_t a, int64_t b, int64_t c,
+                  int64_t d)
+        : view(tensor_4d(NULL, dtype, a, b, c, d)), dev(real.dev),
+          start(GUARD + shift * dtype_size(dtype)),
+          image(start + tensor_count(&view) * dtype_size(dtype) + GUARD, GUARD_BYTE)
     {
-        std::vector<unsigned char> image(bytes(), GUARD_BYTE);
-        memset(image.data() + start, 0xff, n * sizeof(T));      /* NaN */
-        cudaMalloc(&memory, bytes());
-        cudaMemcpy(memory, image.data(), bytes(), cudaMemcpyHostToDevice);
-        view = tensor_4d((char *)memory + start, real_type<T>::dtype, a, b, c, d);
+        memset(image.data() + start, NAN_BYTE, image.size() - start - GUARD);
+        CHECK_OK(device_alloc(dev, image.size(), &memory));
+        CHECK_OK(device_upload(dev, memory, image.data(), image.size()));
+        view.data = (char *)memory + start;
     }
-    ~device_tensor() { cudaFree(memory); }
+    ~device_tensor() { device_free(dev, memory, image.size()); }
     device_tensor(const device_tensor &) = delete;
     device_tensor &operator=(const device_tensor &) = delete;
 
-    void set(const std::vector<double> &values)
+    void set(const doubles &values)
     {
-        std::vector<T> converted(n);
-        for (size_t i = 0; i < n; i++)
-            converted[i] = real_type<T>::of(values[i]);
-        cudaMemcpy(view.data, converted.data(), n * sizeof(T), cudaMemcpyHostToDevice);
+        for (size_t i = 0; i < values.size(); i++)
+            encode(element(i), view.dtype, values[i]);
+        CHECK_OK(device_upload(dev, memory, image.data(), image.size()));
     }
-    std::vector<double> values(void) const
+    doubles values()
     {
-        const std::vector<unsigned char> all = image();
-        std::vector<double> result(n);
-        for (size_t i = 0; i < n; i++) {
-            T x;
-            memcpy(&x, all.data() + start + i * sizeof(T), sizeof x);
-            result[i] = real_type<T>::value(x);
-        }
+        doubles result(tensor_count(&view));
+        download();
+        for (size_t i = 0; i < result.size(); i++)
+            result[i] = decode(element(i), view.dtype);
         return result;
     }
-    std::vector<unsigned char> image(void) const
+    /* With its guard bands. */
+    const std::vector<unsigned char> &download()
     {
-        std::vector<unsigned char> copy(bytes());
-        cudaStreamSynchronize(cuda.stream);
-        cudaMemcpy(copy.data(), memory, bytes(), cudaMemcpyDeviceToHost);
-        return copy;
+        CHECK_OK(device_download(dev, image.data(), memory, image.size()));
+        return image;
     }
-    bool guards_are_whole(void) const
+    /* Since set(). */
+    bool is_untouched()
     {
-        const std::vector<unsigned char> all = image();
-        bool whole = true;
-        for (size_t i = 0; i < GUARD; i++)
-            whole = whole && all[i] == GUARD_BYTE && all[all.size() - 1 - i] == GUARD_BYTE;
-        return whole;
+        const std::vector<unsigned char> before = image;
+        return before == download();
     }
 
 private:
-    void *memory = nullptr;
-    size_t n, start = GUARD + shift * sizeof(T);
-    size_t bytes(void) const { return start + n * sizeof(T) + GUARD; }
+    struct device *dev;
+    void *memory = NULL;
+    size_t start;
+    std::vector<unsigned char> image;       /* as it last went to the device or came from it */
+
+    unsigned char *element(size_t i) { return &image[start + i * dtype_size(view.dtype)]; }
 };
-
-struct size {
-    int64_t batch, length, heads, size;
-    double rate;
-};
-
-static struct dropout dropout_of(const struct size *s)
-{
-    struct dropout dropout = {};
-
-    dropout.rate = s->rate;
-    dropout.seed = 0x9876543210abcdef;
-    dropout.step = 70000;
-    dropout.site = 321;
-    dropout.first_row = 3 * s->length;
-    return dropout;
-}
 
 /* A NaN is as it should be only where it is expected. */
-template <typename T>
-static void check_values(const char *name, const struct size *s, const device_tensor<T> &tensor,
-                         const std::vector<struct number> &expected)
+static void check_values(const char *name, const struct real &real, const struct task &task,
+                         device_tensor &tensor, const numbers &expected)
 {
-    const std::vector<double> values = tensor.values();
+    const doubles values = tensor.values();
+    const std::vector<unsigned char> &image = tensor.download();
+    const struct attention_shape s = task.shape;
     size_t n_wrong = 0, first = 0;
+    bool wrote_outside = false;
 
     for (size_t i = 0; i < values.size(); i++) {
         const double allowed = SLACK * 0x1p-24 * expected[i].error;
@@ -179,384 +117,280 @@ static void check_values(const char *name, const struct size *s, const device_te
             first = i;
     }
     if (n_wrong > 0)
-        check_report(__FILE__, __LINE__, "%s, %s, B %d, T %d, H %d, D %d, dropout %g: %zu of %zu are "
-                     "wrong; [%zu] is %.9g, expected %.9g within %.3g", name, real_type<T>::name,
-                     (int)s->batch, (int)s->length, (int)s->heads, (int)s->size, s->rate, n_wrong,
-                     values.size(), first, values[first], expected[first].value,
+        check_report(__FILE__, __LINE__, "%s, %s, B %d, T %d, H %d, D %d, dropout %g: %zu of %zu "
+                     "are wrong; [%zu] is %.9g, expected %.9g within %.3g", name, real.name,
+                     (int)s.batch, (int)s.length, (int)s.heads, (int)s.size, task.dropout.rate,
+                     n_wrong, values.size(), first, values[first], expected[first].value,
                      SLACK * 0x1p-24 * expected[first].error);
-    if (!tensor.guards_are_whole())
-        check_report(__FILE__, __LINE__, "%s, %s, T %d, D %d: wrote outside", name,
-                     real_type<T>::name, (int)s->length, (int)s->size);
-}
-
-/* ---- the reference ---- */
-
-/* What belongs to a query: the probabilities of the keys it sees, and what dropout multiplies them
- * by. q (D); k with `stride` numbers from one key to the next. */
-struct query {
-    std::vector<struct number> p;
-    std::vector<double> factor;
-    struct number lse;
-};
-
-static struct query query_of(const double *q, const double *k, int64_t stride, int64_t visible,
-                             const struct size *s, int64_t b, int64_t h, int64_t t)
-{
-    struct query result = {std::vector<struct number>((size_t)visible),
-                           std::vector<double>((size_t)visible, 1), {}};
-    struct dropout dropout = dropout_of(s);
-    struct number largest = exact(-INFINITY), total = exact(0);
-
-    dropout.first_row = (dropout.first_row + b * s->length + t) * s->heads + h;
-    for (int64_t j = 0; j < visible; j++) {
-        struct number score = exact(0);
-        for (int64_t c = 0; c < s->size; c++)
-            accumulate(&score, multiply(exact(q[c]), exact(k[j * stride + c])));
-        score = multiply(score, rounded(1 / sqrt((double)s->size)));
-        result.p[(size_t)j] = score;
-        largest = score.value > largest.value || isnan(score.value) ? score : largest;
-        if (s->rate > 0)
-            result.factor[(size_t)j] = reference_dropout(&dropout, 0, j, s->length);
-    }
-    for (struct number &p : result.p) {
-        p = exponential(subtract(p, largest));
-        accumulate(&total, p);
-    }
-    for (struct number &p : result.p)
-        p = divide(p, total);
-    result.lse = add(largest, logarithm(total));
-    return result;
-}
-
-/* One query's out (D); v as k above. */
-template <typename T>
-static void expect_out(struct number *out, const struct query &query, const double *v,
-                       int64_t stride, int64_t size)
-{
-    for (int64_t c = 0; c < size; c++) {
-        out[c] = exact(0);
-        for (size_t j = 0; j < query.p.size(); j++)
-            accumulate(&out[c], scaled(through<T>(scaled(query.p[j], query.factor[j])),
-                                       v[(int64_t)j * stride + c]));
-        out[c] = through<T>(out[c]);
-    }
-}
-
-struct expectation {
-    std::vector<struct number> out, lse, dqkv;
-};
-
-/* One query's part of dqkv; q, k, v, dout, and out are offsets and rows as in ops.h. */
-template <typename T>
-static void add_gradients(std::vector<struct number> &dqkv, const struct query &query,
-                          const std::vector<double> &qkv, const double *dout,
-                          const struct number *out, int64_t q, int64_t k, const struct size *s)
-{
-    const int64_t D = s->size, stride = 3 * s->heads * D, to_v = s->heads * D;
-    const struct number scale = rounded(1 / sqrt((double)D));
-    const size_t visible = query.p.size();
-    std::vector<struct number> p = query.p, dp(visible);
-    struct number delta = exact(0);
-
-    for (size_t j = 0; j < visible; j++) {
-        const int64_t v = k + (int64_t)j * stride + to_v;
-        dp[j] = exact(0);
-        for (int64_t c = 0; c < D; c++)
-            accumulate(&dp[j], multiply(exact(dout[c]), exact(qkv[(size_t)(v + c)])));
-        dp[j] = multiply(dp[j], rounded(query.factor[j]));
-        accumulate(&delta, multiply(p[j], dp[j]));
-        /* From lse, which was rounded. */
-        p[j].error += p[j].value * (fabs(query.lse.value) * 4);
-        const struct number kept = through<T>(scaled(p[j], query.factor[j]));
-        for (int64_t c = 0; c < D; c++)
-            accumulate(&dqkv[(size_t)(v + c)], scaled(kept, dout[c]));
-    }
-    /* The kernels have dout . out instead, of an `out` that was rounded. */
-    for (int64_t c = 0; c < D; c++)
-        delta.error += fabs(dout[c]) * (out[c].error + 2 * fabs(out[c].value));
-    for (size_t j = 0; j < visible; j++) {
-        const struct number ds = through<T>(multiply(p[j], subtract(dp[j], delta)));
-        for (int64_t c = 0; c < D; c++) {
-            const int64_t key = k + (int64_t)j * stride + c;
-            accumulate(&dqkv[(size_t)(q + c)],
-                       multiply(scaled(ds, qkv[(size_t)key]), scale));
-            accumulate(&dqkv[(size_t)key], multiply(scaled(ds, qkv[(size_t)(q + c)]), scale));
-        }
-    }
-}
-
-template <typename T>
-static struct expectation expect(const std::vector<double> &qkv, const std::vector<double> &dout,
-                                 const struct size *s)
-{
-    const int64_t T_ = s->length, H = s->heads, D = s->size;
-    struct expectation e;
-
-    e.out.resize((size_t)(s->batch * T_ * H * D));
-    e.lse.resize((size_t)(s->batch * T_ * H));
-    e.dqkv.assign(qkv.size(), exact(0));
-    for (int64_t b = 0; b < s->batch; b++)
-        for (int64_t t = 0; t < T_; t++)
-            for (int64_t h = 0; h < H; h++) {
-                const int64_t row = ((b * T_ + t) * H + h) * D;
-                const int64_t q = ((b * T_ + t) * 3 * H + h) * D, k = (b * T_ * 3 * H + H + h) * D;
-                const struct query query = query_of(&qkv[(size_t)q], &qkv[(size_t)k], 3 * H * D,
-                                                    t + 1, s, b, h, t);
-                e.lse[(size_t)((b * H + h) * T_ + t)] = query.lse;
-                expect_out<T>(&e.out[(size_t)row], query, &qkv[(size_t)(k + H * D)], 3 * H * D, D);
-                if (!dout.empty())
-                    add_gradients<T>(e.dqkv, query, qkv, &dout[(size_t)row], &e.out[(size_t)row],
-                                     q, k, s);
-            }
-    for (struct number &x : e.dqkv)
-        x = through<T>(x);
-    return e;
-}
-
-static std::vector<double> values_of(const std::vector<struct number> &numbers)
-{
-    std::vector<double> values;
-
-    for (const struct number &x : numbers)
-        values.push_back(x.value);
-    return values;
+    for (size_t i = 0; i < GUARD; i++)
+        wrote_outside |= image[i] != GUARD_BYTE || image[image.size() - 1 - i] != GUARD_BYTE;
+    if (wrote_outside)
+        check_report(__FILE__, __LINE__, "%s, %s, T %d, D %d: wrote outside", name, real.name,
+                     (int)s.length, (int)s.size);
 }
 
 /* ---- forward and backward ---- */
 
-template <typename T>
-static void try_training(const struct size *s, const std::vector<double> &qkv_values,
-                         const std::vector<double> &dout_values)
-{
-    const struct dropout dropout = dropout_of(s);
-    const struct expectation expected = expect<T>(qkv_values, dout_values, s);
-    device_tensor<T> qkv(s->batch, s->length, 3 * s->heads, s->size);
-    device_tensor<T> out(s->batch, s->length, s->heads, s->size);
-    device_tensor<T> dout(s->batch, s->length, s->heads, s->size);
-    device_tensor<T> dqkv(s->batch, s->length, 3 * s->heads, s->size);
-    device_tensor<float> lse(s->batch, s->heads, s->length, 1);
+/* A task's operands and results on the device. */
+struct training {
+    const struct real &real;
+    const struct task &task;
+    device_tensor qkv, out, lse, dout, dqkv;
 
-    cuda.base.real = real_type<T>::dtype;
-    qkv.set(qkv_values);
-    CHECK_OK(table.attention_forward(&cuda.base, &out.view, &lse.view, &qkv.view, &dropout));
-    check_values("attention_forward: out", s, out, expected.out);
-    check_values("attention_forward: lse", s, lse, expected.lse);
+    training(const struct real &r, const struct task &t)
+        : real(r), task(t), qkv(heads(3)), out(heads(1)),
+          lse(r, DTYPE_F32, t.shape.batch, t.shape.heads, t.shape.length, 1), dout(heads(1)),
+          dqkv(heads(3))
+    {
+    }
+    void forward()
+    {
+        CHECK_OK(real.dev->ops->attention_forward(real.dev, &out.view, &lse.view, &qkv.view,
+                                                  &task.dropout));
+    }
+    void backward()
+    {
+        CHECK_OK(real.dev->ops->attention_backward(real.dev, &dqkv.view, &dout.view, &out.view,
+                                                   &lse.view, &qkv.view, &task.dropout));
+    }
+
+private:
+    device_tensor heads(int64_t n) const
+    {
+        const struct attention_shape s = task.shape;
+        return device_tensor(real, real.dtype, s.batch, s.length, n * s.heads, s.size);
+    }
+};
+
+static void try_training(const struct real &real, const struct task &task)
+{
+    const struct attention_shape s = task.shape;
+    const int64_t rows = s.batch * s.length * s.heads;
+    const doubles qkv = random_values(real, 3 * rows * s.size, LARGEST);
+    const doubles dout = random_values(real, rows * s.size, 1);
+    numbers out(rows * s.size), lse(rows), dqkv(qkv.size());
+    struct training training(real, task);
+
+    expect_forward(out, lse, qkv, task, real);
+    expect_backward(dqkv, dout, out, lse, qkv, task, real);
+    training.qkv.set(qkv);
+    training.forward();
+    check_values("attention_forward: out", real, task, training.out, out);
+    check_values("attention_forward: lse", real, task, training.lse, lse);
 
     /* What the gradients are made from is right, whatever came out above. */
-    out.set(values_of(expected.out));
-    lse.set(values_of(expected.lse));
-    dout.set(dout_values);
-    CHECK_OK(table.attention_backward(&cuda.base, &dqkv.view, &dout.view, &out.view, &lse.view,
-                                      &qkv.view, &dropout));
-    check_values("attention_backward: dqkv", s, dqkv, expected.dqkv);
-
-    const std::vector<unsigned char> first = dqkv.image();
-    CHECK_OK(table.attention_backward(&cuda.base, &dqkv.view, &dout.view, &out.view, &lse.view,
-                                      &qkv.view, &dropout));
-    CHECK(first == dqkv.image());
+    training.out.set(values_of(out));
+    training.lse.set(values_of(lse));
+    training.dout.set(dout);
+    training.backward();
+    check_values("attention_backward: dqkv", real, task, training.dqkv, dqkv);
+    const std::vector<unsigned char> first = training.dqkv.download();
+    training.backward();
+    CHECK(first == training.dqkv.download());
+    CHECK(training.qkv.is_untouched() && training.dout.is_untouched() &&
+          training.out.is_untouched() && training.lse.is_untouched());
 }
 
-template <typename T> static void try_random(const struct size *s)
-{
-    const int64_t rows = s->batch * s->length * s->heads;
-
-    try_training<T>(s, random_values<T>(3 * rows * s->size, 2), random_values<T>(rows * s->size, 1));
-}
-
-template <typename T> static void try_lengths(int64_t size)
+static void try_lengths(const struct real &real, int64_t size)
 {
     static const int64_t lengths[] = {1, 2, 17, 63, 64, 65, 100, 129, 200};
 
     for (const int64_t length : lengths) {
         const int64_t batch = length < 64 ? 2 : 1, heads = length < 64 ? 3 : 2;
-        const struct size plain = {batch, length, heads, size, 0};
-        const struct size drops = {batch, length, heads, size, 0.2};
-        try_random<T>(&plain);
-        try_random<T>(&drops);
+        try_training(real, task_of(batch, length, heads, size, 0));
+        try_training(real, task_of(batch, length, heads, size, 0.2));
     }
 }
 
-static void bfloat16_32(void) { try_lengths<__nv_bfloat16>(32); }
-static void bfloat16_64(void) { try_lengths<__nv_bfloat16>(64); }
-static void bfloat16_128(void) { try_lengths<__nv_bfloat16>(128); }
-static void float16_32(void) { try_lengths<__half>(32); }
-static void float16_64(void) { try_lengths<__half>(64); }
-static void float16_128(void) { try_lengths<__half>(128); }
-static void float32_32(void) { try_lengths<float>(32); }
-static void float32_64(void) { try_lengths<float>(64); }
-static void float32_128(void) { try_lengths<float>(128); }
+static void bfloat16_32(void) { try_lengths(bfloat16, 32); }
+static void bfloat16_64(void) { try_lengths(bfloat16, 64); }
+static void bfloat16_128(void) { try_lengths(bfloat16, 128); }
+static void float16_32(void) { try_lengths(float16, 32); }
+static void float16_64(void) { try_lengths(float16, 64); }
+static void float16_128(void) { try_lengths(float16, 128); }
+static void float32_32(void) { try_lengths(float32, 32); }
+static void float32_64(void) { try_lengths(float32, 64); }
+static void float32_128(void) { try_lengths(float32, 128); }
 
 static void other_head_sizes(void)
 {
-    static const struct size sizes[] = {
-        {1, 1, 1, 2, 0}, {2, 33, 2, 2, 0.5}, {1, 70, 3, 6, 0.2}, {2, 65, 1, 48, 0.2},
-        {1, 100, 2, 80, 0}, {1, 40, 1, 130, 0.2}, {1, 35, 1, 256, 0.2},
+    static const struct task tasks[] = {
+        task_of(1, 1, 1, 2, 0),      task_of(2, 33, 2, 2, 0.5),   task_of(1, 70, 3, 6, 0.2),
+        task_of(2, 65, 1, 48, 0.2),  task_of(1, 100, 2, 80, 0),   task_of(1, 40, 1, 130, 0.2),
+        task_of(1, 35, 1, 256, 0.2),
     };
 
-    for (const struct size &s : sizes) {
-        try_random<float>(&s);
-        try_random<__nv_bfloat16>(&s);
-        try_random<__half>(&s);
-    }
+    for (const struct task &task : tasks)
+        for (const struct real *real : reals)
+            try_training(*real, task);
 }
 
-/* ---- the mask, exactly ---- */
+/* ---- dropout, exactly ---- */
 
-/* Equal scores, and v the unit vectors from key `first` on: out is the probabilities of those keys. */
-template <typename T> static void try_forward_mask(const struct size *s, int64_t first)
+static bool is_kept(const struct task &task, int64_t h, int64_t query, int64_t key)
 {
-    const struct dropout dropout = dropout_of(s);
-    const int64_t H = s->heads, D = s->size;
-    device_tensor<T> qkv(1, s->length, 3 * H, D), out(1, s->length, H, D);
-    device_tensor<float> lse(1, H, s->length, 1);
-    std::vector<double> values((size_t)(s->length * 3 * H * D), 0);
-    int n_wrong = 0;
+    return key <= query && dropout_factor(task, 0, h, query, key) > 0;
+}
 
-    for (int64_t j = first; j < first + D && j < s->length; j++)
-        for (int64_t h = 0; h < H; h++)
-            values[(size_t)((j * 3 * H + 2 * H + h) * D + j - first)] = 1;
-    cuda.base.real = real_type<T>::dtype;
-    qkv.set(values);
-    CHECK_OK(table.attention_forward(&cuda.base, &out.view, &lse.view, &qkv.view, &dropout));
-    const std::vector<double> kept = out.values();
-    for (int64_t t = 0; t < s->length; t++)
-        for (int64_t h = 0; h < H; h++)
-            for (int64_t c = 0; c < D; c++) {
-                struct dropout row = dropout;
-                row.first_row = (dropout.first_row + t) * H + h;
-                const bool keeps = first + c <= t &&
-                                   reference_dropout(&row, 0, first + c, s->length) > 0;
-                n_wrong += (kept[(size_t)((t * H + h) * D + c)] != 0) != keeps;
-            }
+static void check_mask(const struct real &real, const struct task &task, int n_wrong)
+{
     if (n_wrong > 0)
         check_report(__FILE__, __LINE__, "%s, T %d, D %d: %d of the mask's elements are wrong",
-                     real_type<T>::name, (int)s->length, (int)D, n_wrong);
+                     real.name, (int)task.shape.length, (int)task.shape.size, n_wrong);
+}
+
+/* Equal scores, and v the unit vectors from key `first` on: out is these keys' probabilities. */
+static void try_forward_mask(const struct real &real, const struct task &task, int64_t first)
+{
+    const int64_t length = task.shape.length, H = task.shape.heads, D = task.shape.size;
+    doubles qkv(length * 3 * H * D, 0);
+    struct training training(real, task);
+    int n_wrong = 0;
+
+    for (int64_t key = first; key < first + D && key < length; key++)
+        for (int64_t h = 0; h < H; h++)
+            qkv[(key * 3 * H + 2 * H + h) * D + key - first] = 1;
+    training.qkv.set(qkv);
+    training.forward();
+    const doubles out = training.out.values();
+    for (int64_t query = 0; query < length; query++)
+        for (int64_t h = 0; h < H; h++)
+            for (int64_t c = 0; c < D; c++)
+                n_wrong += (out[(query * H + h) * D + c] != 0) !=
+                           is_kept(task, h, query, first + c);
+    check_mask(real, task, n_wrong);
 }
 
 /* Equal scores, and dout the unit vectors from query `first` on: dv is their probabilities. */
-template <typename T> static void try_backward_mask(const struct size *s, int64_t first)
+static void try_backward_mask(const struct real &real, const struct task &task, int64_t first)
 {
-    const struct dropout dropout = dropout_of(s);
-    const int64_t H = s->heads, D = s->size;
-    device_tensor<T> qkv(1, s->length, 3 * H, D), dqkv(1, s->length, 3 * H, D);
-    device_tensor<T> out(1, s->length, H, D), dout(1, s->length, H, D);
-    device_tensor<float> lse(1, H, s->length, 1);
-    std::vector<double> gradients((size_t)(s->length * H * D), 0), sums;
+    const int64_t length = task.shape.length, H = task.shape.heads, D = task.shape.size;
+    doubles dout(length * H * D, 0), lse;
+    struct training training(real, task);
     int n_wrong = 0;
 
     for (int64_t h = 0; h < H; h++)
-        for (int64_t t = 0; t < s->length; t++) {
-            sums.push_back(log((double)(t + 1)));
-            if (t >= first && t < first + D)
-                gradients[(size_t)((t * H + h) * D + t - first)] = 1;
+        for (int64_t query = 0; query < length; query++) {
+            lse.push_back(log((double)(query + 1)));
+            if (query >= first && query < first + D)
+                dout[(query * H + h) * D + query - first] = 1;
         }
-    cuda.base.real = real_type<T>::dtype;
-    qkv.set(std::vector<double>((size_t)(s->length * 3 * H * D), 0));
-    out.set(std::vector<double>((size_t)(s->length * H * D), 0));
-    dout.set(gradients);
-    lse.set(sums);
-    CHECK_OK(table.attention_backward(&cuda.base, &dqkv.view, &dout.view, &out.view, &lse.view,
-                                      &qkv.view, &dropout));
-    const std::vector<double> result = dqkv.values();
-    for (int64_t j = 0; j < s->length; j++)
+    training.qkv.set(doubles(length * 3 * H * D, 0));
+    training.out.set(doubles(length * H * D, 0));
+    training.dout.set(dout);
+    training.lse.set(lse);
+    training.backward();
+    const doubles dqkv = training.dqkv.values();
+    for (int64_t key = 0; key < length; key++)
         for (int64_t h = 0; h < H; h++)
-            for (int64_t t = first; t < first + D && t < s->length; t++) {
-                struct dropout row = dropout;
-                row.first_row = (dropout.first_row + t) * H + h;
-                const bool keeps = j <= t && reference_dropout(&row, 0, j, s->length) > 0;
-                const double dv = result[(size_t)((j * 3 * H + 2 * H + h) * D + t - first)];
-                n_wrong += (dv != 0) != keeps;
-            }
-    if (n_wrong > 0)
-        check_report(__FILE__, __LINE__, "%s, T %d, D %d: %d of the mask's elements are wrong",
-                     real_type<T>::name, (int)s->length, (int)D, n_wrong);
+            for (int64_t query = first; query < first + D && query < length; query++)
+                n_wrong += (dqkv[(key * 3 * H + 2 * H + h) * D + query - first] != 0) !=
+                           is_kept(task, h, query, key);
+    check_mask(real, task, n_wrong);
 }
 
-template <typename T> static void try_mask(int64_t size)
+static void try_masks(const struct real &real, int64_t size)
 {
-    const struct size s = {1, 200, 2, size, 0.4};
+    const struct task task = task_of(1, 200, 2, size, 0.4);
 
-    for (int64_t first = 0; first < s.length; first += size) {
-        try_forward_mask<T>(&s, first);
-        try_backward_mask<T>(&s, first);
+    for (int64_t first = 0; first < task.shape.length; first += size) {
+        try_forward_mask(real, task, first);
+        try_backward_mask(real, task, first);
     }
 }
 
-static void dropout_mask(void)
+static void dropout_masks(void)
 {
-    try_mask<__half>(32);
-    try_mask<__half>(64);
-    try_mask<__half>(128);
-    try_mask<float>(64);
-    try_mask<float>(256);
+    try_masks(float16, 32);
+    try_masks(float16, 64);
+    try_masks(float16, 128);
+    try_masks(float32, 64);
+    try_masks(float32, 256);
+}
+
+/* Part of what says where the mask begins may lie on the device. */
+static void try_place(const struct real &real)
+{
+    static const struct dropout_place place = {100, -7};
+    const struct task task = task_of(1, 70, 2, 64, 0.3);
+    const doubles qkv = random_values(real, 70 * 3 * 2 * 64, LARGEST);
+    struct task placed = task;
+    struct training one(real, task), other(real, placed);
+    void *memory;
+
+    CHECK_OK(device_alloc(real.dev, sizeof place, &memory));
+    CHECK_OK(device_upload(real.dev, memory, &place, sizeof place));
+    placed.dropout.first_row -= place.first_row;
+    placed.dropout.step += 7;
+    placed.dropout.place = (const struct dropout_place *)memory;
+    for (struct training *training : {&one, &other}) {
+        training->qkv.set(qkv);
+        training->forward();
+        training->dout.set(training->out.values());
+        training->backward();
+    }
+    CHECK(one.out.download() == other.out.download());
+    CHECK(one.dqkv.download() == other.dqkv.download());
+    device_free(real.dev, memory, sizeof place);
+}
+
+static void placed_dropout(void)
+{
+    for (const struct real *real : reals)
+        try_place(*real);
 }
 
 /* ---- NaN ---- */
 
 /* A NaN in the last query's q makes its row NaN, and no other. */
-template <typename T> static void try_nan(int64_t size)
+static void try_nan(const struct real &real, int64_t size)
 {
-    const struct size s = {1, 70, 2, size, 0.1};
-    std::vector<double> qkv = random_values<T>(s.length * 3 * s.heads * size, 2);
-    std::vector<double> dout = random_values<T>(s.length * s.heads * size, 1);
+    const struct task task = task_of(1, 70, 2, size, 0.1);
+    doubles qkv = random_values(real, 70 * 3 * 2 * size, LARGEST);
+    numbers out(70 * 2 * size), lse(70 * 2);
+    struct training training(real, task);
 
-    qkv[(size_t)((69 * 3 * s.heads + 1) * size + 2)] = NAN;
-    const struct expectation expected = expect<T>(qkv, {}, &s);
-    device_tensor<T> device_qkv(1, s.length, 3 * s.heads, size), out(1, s.length, s.heads, size);
-    device_tensor<float> lse(1, s.heads, s.length, 1);
-    const struct dropout dropout = dropout_of(&s);
-
-    cuda.base.real = real_type<T>::dtype;
-    device_qkv.set(qkv);
-    CHECK_OK(table.attention_forward(&cuda.base, &out.view, &lse.view, &device_qkv.view, &dropout));
-    check_values("NaN: out", &s, out, expected.out);
-    check_values("NaN: lse", &s, lse, expected.lse);
+    qkv[(69 * 3 * 2 + 1) * size + 2] = NAN;
+    expect_forward(out, lse, qkv, task, real);
+    training.qkv.set(qkv);
+    training.forward();
+    check_values("NaN: out", real, task, training.out, out);
+    check_values("NaN: lse", real, task, training.lse, lse);
 }
 
 static void nan_in_a_query(void)
 {
-    try_nan<float>(64);
-    try_nan<__nv_bfloat16>(64);
-    try_nan<__half>(128);
+    try_nan(float32, 64);
+    try_nan(bfloat16, 64);
+    try_nan(float16, 128);
 }
 
 /* ---- with a cache ---- */
 
-template <typename T>
-static void try_cached(int64_t heads, int64_t size, int64_t length, int64_t position, int64_t room)
+static void try_cached(const struct real &real, int64_t heads, int64_t size, int64_t length,
+                       int64_t position, int64_t room)
 {
-    const struct size s = {1, length, heads, size, 0};
-    const int64_t row = heads * size;
-    std::vector<double> qkv_values = random_values<T>(length * 3 * row, 2);
-    std::vector<double> cache_values = random_values<T>(2 * room * row, 2);
-    device_tensor<T> qkv(1, length, 3 * heads, size), cache(2, room, heads, size);
-    device_tensor<T> out(length, heads, size, 1);
-    std::vector<struct number> expected((size_t)(length * row)), kept(cache_values.size());
+    const struct task task = task_of(1, length, heads, size, 0);
+    const doubles qkv_values = random_values(real, length * 3 * heads * size, LARGEST);
+    const doubles cache_values = random_values(real, 2 * room * heads * size, LARGEST);
+    device_tensor qkv(real, real.dtype, 1, length, 3 * heads, size);
+    device_tensor cache(real, real.dtype, 2, room, heads, size);
+    device_tensor out(real, real.dtype, length, heads, size, 1);
+    numbers expected(length * heads * size), cached;
 
+    for (const double x : cache_values)
+        cached.push_back(exact(x));
+    expect_cached(expected, cached, qkv_values, task.shape, room, position, real);
     qkv.set(qkv_values);
     cache.set(cache_values);
-    for (int64_t t = 0; t < length; t++)
-        for (int64_t i = 0; i < 2 * row; i++)
-            cache_values[(size_t)((i / row * room + position + t) * row + i % row)] =
-                qkv_values[(size_t)(t * 3 * row + row + i)];
-    for (int64_t t = 0; t < length; t++)
-        for (int64_t h = 0; h < heads; h++) {
-            const struct query query =
-                query_of(&qkv_values[(size_t)(t * 3 * row + h * size)],
-                         &cache_values[(size_t)(h * size)], row, position + t + 1, &s, 0, h, t);
-            expect_out<T>(&expected[(size_t)(t * row + h * size)], query,
-                          &cache_values[(size_t)(room * row + h * size)], row, size);
-        }
-    for (size_t i = 0; i < kept.size(); i++)
-        kept[i] = exact(cache_values[i]);
-
-    cuda.base.real = real_type<T>::dtype;
-    CHECK_OK(table.attention_cached(&cuda.base, &out.view, &cache.view, &qkv.view, position));
-    check_values("attention_cached: out", &s, out, expected);
-    check_values("attention_cached: cache", &s, cache, kept);
+    CHECK_OK(real.dev->ops->attention_cached(real.dev, &out.view, &cache.view, &qkv.view,
+                                             position));
+    check_values("attention_cached: out", real, task, out, expected);
+    check_values("attention_cached: cache", real, task, cache, cached);
+    CHECK(qkv.is_untouched());
 }
 
-template <typename T> static void try_caches(void)
+static void try_caches(const struct real &real)
 {
     static const struct {
         int64_t heads, size, length, position, room;
@@ -569,50 +403,50 @@ template <typename T> static void try_caches(void)
     };
 
     for (const auto &c : caches)
-        try_cached<T>(c.heads, c.size, c.length, c.position, c.room);
+        try_cached(real, c.heads, c.size, c.length, c.position, c.room);
 }
 
-static void cached_float32(void) { try_caches<float>(); }
-static void cached_bfloat16(void) { try_caches<__nv_bfloat16>(); }
-static void cached_float16(void) { try_caches<__half>(); }
+static void cached_float32(void) { try_caches(float32); }
+static void cached_bfloat16(void) { try_caches(bfloat16); }
+static void cached_float16(void) { try_caches(float16); }
 
 /* ---- unusual calls ---- */
 
 static void off_alignment(void)
 {
-    static const struct size s = {1, 70, 2, 64, 0.2};
-
     shift = 1;
-    try_random<float>(&s);
-    try_random<__nv_bfloat16>(&s);
-    try_random<__half>(&s);
-    try_cached<float>(2, 64, 1, 130, 200);
-    try_cached<__nv_bfloat16>(2, 64, 1, 130, 200);
-    try_cached<__half>(2, 64, 3, 20, 200);
+    for (const struct real *real : reals) {
+        try_training(*real, task_of(1, 70, 2, 64, 0.2));
+        try_cached(*real, 2, 64, 1, 130, 200);
+        try_cached(*real, 2, 64, 3, 20, 200);
+    }
     shift = 0;
 }
 
 static void refuses_wide_heads(void)
 {
-    const struct dropout none = {};
-    device_tensor<float> qkv(1, 1, 3, 258), out(1, 1, 1, 258), lse(1, 1, 1, 1);
+    const struct task task = task_of(1, 1, 1, 258, 0);
+    struct training training(float32, task);
 
-    cuda.base.real = DTYPE_F32;
-    CHECK_FAILS(table.attention_forward(&cuda.base, &out.view, &lse.view, &qkv.view, &none),
+    CHECK_FAILS(float32.dev->ops->attention_forward(float32.dev, &training.out.view,
+                                                    &training.lse.view, &training.qkv.view,
+                                                    &task.dropout),
                 ERR_DEVICE, "head size above 256");
 }
 
 static void refuses_small_scratch(void)
 {
-    const struct dropout none = {};
-    device_tensor<float> qkv(1, 2, 3, 4), out(1, 2, 1, 4), lse(1, 1, 2, 1);
-    const size_t size = cuda.scratch_size;
+    const struct task task = task_of(1, 2, 1, 4, 0);
+    size_t *size = &cuda_device(float32.dev)->scratch_size, before = *size;
+    struct training training(float32, task);
 
-    cuda.base.real = DTYPE_F32;
-    cuda.scratch_size = 8;
-    CHECK_FAILS(table.attention_backward(&cuda.base, &qkv.view, &out.view, &out.view, &lse.view,
-                                         &qkv.view, &none), ERR_DEVICE, "scratch");
-    cuda.scratch_size = size;
+    *size = 8;
+    CHECK_FAILS(float32.dev->ops->attention_backward(float32.dev, &training.dqkv.view,
+                                                     &training.dout.view, &training.out.view,
+                                                     &training.lse.view, &training.qkv.view,
+                                                     &task.dropout),
+                ERR_DEVICE, "scratch");
+    *size = before;
 }
 
 /* ---- the order of blocks ---- */
@@ -623,18 +457,18 @@ static __global__ void places_kernel(struct tile_place *places, struct tile_orde
 }
 
 /* 11 heads in sections of 4: every tile once, sections one after the other, the longest first. */
-static void tile_order(void)
+static void order_of_tiles(void)
 {
-    const struct tile_order order = {22, 5, 4};
+    static const struct tile_order order = {22, 5, 4};
+    struct device *dev = float32.dev;
     struct tile_place places[110];
     bool seen[2][11][5] = {};
     void *memory;
 
-    cudaMalloc(&memory, sizeof places);
-    LAUNCH(places_kernel, 110, 1, 0, cuda.stream, (struct tile_place *)memory, order, 11);
-    cudaStreamSynchronize(cuda.stream);
-    cudaMemcpy(places, memory, sizeof places, cudaMemcpyDeviceToHost);
-    cudaFree(memory);
+    CHECK_OK(device_alloc(dev, sizeof places, &memory));
+    LAUNCH(places_kernel, 110, 1, 0, cuda_stream(dev), (struct tile_place *)memory, order, 11);
+    CHECK_OK(device_download(dev, places, memory, sizeof places));
+    device_free(dev, memory, sizeof places);
     for (int i = 0; i < 110; i++) {
         const struct tile_place p = places[i];
         const int section = (p.b * 11 + p.h) / 4;
@@ -645,34 +479,64 @@ static void tile_order(void)
     }
 }
 
-int main(void)
+/* ---- all ---- */
+
+#define NAMED(name) {#name, name}
+
+static const struct {
+    const char *name;
+    void (*run)(void);
+} cases[] = {
+    NAMED(order_of_tiles),
+    NAMED(bfloat16_32),
+    NAMED(bfloat16_64),
+    NAMED(bfloat16_128),
+    NAMED(float16_32),
+    NAMED(float16_64),
+    NAMED(float16_128),
+    NAMED(float32_32),
+    NAMED(float32_64),
+    NAMED(float32_128),
+    NAMED(other_head_sizes),
+    NAMED(dropout_masks),
+    NAMED(placed_dropout),
+    NAMED(nan_in_a_query),
+    NAMED(cached_float32),
+    NAMED(cached_bfloat16),
+    NAMED(cached_float16),
+    NAMED(off_alignment),
+    NAMED(refuses_wide_heads),
+    NAMED(refuses_small_scratch),
+};
+
+static bool is_wanted(const char *name, int n_wanted, char **wanted)
 {
-    cuda_attention_ops(&table);
-    snprintf(cuda.base.description, sizeof cuda.base.description, "GPU 0");
-    cuda.scratch_size = cuda_attention_scratch(&limits, DTYPE_BF16);
-    if (cudaStreamCreateWithFlags(&cuda.stream, cudaStreamNonBlocking) != cudaSuccess ||
-        cudaMalloc(&cuda.scratch, cuda.scratch_size) != cudaSuccess)
+    bool found = n_wanted == 0;
+
+    for (int i = 0; i < n_wanted; i++)
+        found = found || strcmp(wanted[i], name) == 0;
+    return found;
+}
+
+static enum status open_devices(void)
+{
+    for (struct real *real : {&float32, &bfloat16, &float16}) {
+        TRY(gpu_open(&real->dev, 0, real->dtype, true));
+        TRY(device_reserve(real->dev, &limits));
+    }
+    return OK;
+}
+
+int main(int argc, char **argv)
+{
+    if (open_devices() != OK) {
+        printf("%s\n", status_message());
         return 1;
-    CASE(tile_order);
-    CASE(bfloat16_32);
-    CASE(bfloat16_64);
-    CASE(bfloat16_128);
-    CASE(float16_32);
-    CASE(float16_64);
-    CASE(float16_128);
-    CASE(float32_32);
-    CASE(float32_64);
-    CASE(float32_128);
-    CASE(other_head_sizes);
-    CASE(dropout_mask);
-    CASE(nan_in_a_query);
-    CASE(cached_float32);
-    CASE(cached_bfloat16);
-    CASE(cached_float16);
-    CASE(off_alignment);
-    CASE(refuses_wide_heads);
-    CASE(refuses_small_scratch);
-    cudaFree(cuda.scratch);
-    cudaStreamDestroy(cuda.stream);
-    return check_finish();
+    }
+    for (const auto &c : cases)
+        if (is_wanted(c.name, argc - 1, argv + 1))
+            check_run(c.name, c.run);
+    for (const struct real *real : reals)
+        device_destroy(real->dev);
+    return check_finish() != 0 || check_passed == 0;
 }

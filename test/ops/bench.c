@@ -14,6 +14,10 @@ static const struct bench_size bench_sizes[] = {
     {"small", 16, 512, 256, 8, 1024, 256},
 };
 
+static const struct top_size top_sizes[] = {
+    {50304, 50304, 1}, {50304, 50304, 40}, {50304, 50304, 1024},
+};
+
 static void bench_size(const struct bench_size *s)
 {
     const int64_t n = s->windows * s->length;
@@ -51,7 +55,7 @@ static void bench_size(const struct bench_size *s)
     try_cast(params);
     try_sum(n);
     try_sum_of_squares(params);
-    try_adamw(params, params, 10);
+    try_adamw(params, params, 10, 1);
 }
 
 void bench(int n_threads)
@@ -59,4 +63,7 @@ void bench(int n_threads)
     printf("%d threads; the shortest of many calls\n", n_threads);
     for (size_t i = 0; i < COUNT_OF(bench_sizes); i++)
         bench_size(&bench_sizes[i]);
+    printf("the next token\n");
+    for (size_t i = 0; i < COUNT_OF(top_sizes); i++)
+        try_top_logits(&top_sizes[i], 0);
 }

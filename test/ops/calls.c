@@ -28,10 +28,11 @@ CALL(attention_forward, &t[0], &t[1], &t[2], &a->dropout)
 CALL(attention_backward, &t[0], &t[1], &t[2], &t[3], &t[4], &a->dropout)
 CALL(attention_cached, &t[0], &t[1], &t[2], a->position)
 CALL(cross_entropy, &t[0], &t[1], &t[2], &t[3], a->grad_scale)
+CALL(top_logits, &t[0], &t[1], &t[2], a->count)
 CALL(cast, &t[0], &t[1])
 CALL(sum, &t[0], &t[1])
 CALL(sum_of_squares, &t[0], &t[1])
-CALL(adamw, &t[0], &t[1], &t[2], &t[3], &t[4], &a->step)
+CALL(adamw, &t[0], &t[1], &t[2], &t[3], &t[4], &t[5], &a->step)
 CALL(linear_gelu_forward, &t[0], &t[1], &t[2], &t[3], &t[4], &a->dropout)
 CALL(add_layernorm_forward, &t[0], &t[1], &t[2], &t[3], &t[4], &t[5], &t[6], &t[7], &a->dropout)
 
@@ -52,6 +53,7 @@ const struct op_call op_calls[N_OPS] = {
     [OP_ATTENTION_BACKWARD] = {"attention_backward", false, attention_backward},
     [OP_ATTENTION_CACHED] = {"attention_cached", false, attention_cached},
     [OP_CROSS_ENTROPY] = {"cross_entropy", false, cross_entropy},
+    [OP_TOP_LOGITS] = {"top_logits", false, top_logits},
     [OP_CAST] = {"cast", false, cast},
     [OP_SUM] = {"sum", false, sum},
     [OP_SUM_OF_SQUARES] = {"sum_of_squares", false, sum_of_squares},

@@ -22,6 +22,7 @@ enum op {
     OP_ATTENTION_BACKWARD,
     OP_ATTENTION_CACHED,
     OP_CROSS_ENTROPY,
+    OP_TOP_LOGITS,
     OP_CAST,
     OP_SUM,
     OP_SUM_OF_SQUARES,
@@ -36,6 +37,7 @@ struct arguments {
     int64_t position;
     bool inverse;
     double grad_scale;
+    int64_t count;
     struct adamw_step step;
 };
 

@@ -20,6 +20,23 @@ void try_cross_entropy(int64_t n, int64_t vocab, double grad_scale, double sprea
     trial_run(&t);
 }
 
+void try_top_logits(const struct top_size *s, double step)
+{
+    struct trial t;
+
+    trial_begin(&t, OP_TOP_LOGITS, "V %" PRId64 ", n %" PRId64 ", k %" PRId64 ", step %g", s->vocab,
+                s->n, s->k, step);
+    t.arguments.count = s->n;
+    struct number *values = trial_output(&t, "values", masters(s->k, 1));
+    struct number *ids = trial_output(&t, "ids", tensor_1d(NULL, DTYPE_I32, s->k));
+    double *logits = trial_input(&t, "logits", reals(s->vocab, 1), 10);
+    for (int64_t i = 0; step > 0 && i < s->vocab; i++)
+        logits[i] = step * round(logits[i] / step);
+    if (values)
+        reference_top_logits(values, ids, logits, s->n, s->k);
+    trial_run(&t);
+}
+
 void try_cast(int64_t n)
 {
     struct trial t;
@@ -56,20 +73,22 @@ void try_sum_of_squares(int64_t n)
     trial_run(&t);
 }
 
-void try_adamw(int64_t n, int64_t decay_count, int64_t step)
+void try_adamw(int64_t n, int64_t decay_count, int64_t step, double squares)
 {
     struct trial t;
 
-    trial_begin(&t, OP_ADAMW, "N %" PRId64 ", %" PRId64 " decayed, step %" PRId64, n, decay_count,
-                step);
+    trial_begin(&t, OP_ADAMW, "N %" PRId64 ", %" PRId64 " decayed, step %" PRId64 ", squares %g", n,
+                decay_count, step, squares);
     t.arguments.step = (struct adamw_step){.lr = 1e-2, .beta1 = 0.9, .beta2 = 0.999,
                                            .epsilon = 1e-8, .weight_decay = 0.1, .step = step,
-                                           .decay_count = decay_count, .grad_scale = 0.37};
+                                           .decay_count = decay_count, .loss_scale = 4,
+                                           .max_norm = 0.5};
     struct number *weights = trial_update(&t, "weights", masters(n, 1), 1);
     struct number *m = trial_update(&t, "m", masters(n, 1), 0.1);
     struct number *v = trial_update(&t, "v", masters(n, 1), 0.1);
     const double *grads = trial_input(&t, "grads", masters(n, 1), 1);
     trial_absent(&t);               /* the copy: where real is not the master type */
+    trial_input(&t, "squares", tensor_1d(NULL, DTYPE_F64, 1), 1)[0] = squares;
     double *v_before = t.operands[2].before;
     for (int64_t i = 0; i < n; i++) {
         v_before[i] = fabs(v_before[i]);    /* a mean of squares */
@@ -77,8 +96,22 @@ void try_adamw(int64_t n, int64_t decay_count, int64_t step)
             v[i] = exact(v_before[i]);
     }
     if (weights)
-        reference_adamw(weights, m, v, grads, n, &t.arguments.step);
+        reference_adamw(weights, m, v, grads, squares, n, &t.arguments.step);
     trial_run(&t);
+}
+
+static void check_top_logits(void)
+{
+    static const struct top_size sizes[] = {
+        {1, 1, 1}, {2, 1, 1}, {3, 3, 3}, {7, 5, 4}, {256, 256, 40}, {300, 257, 257}, {1000, 999, 1},
+        {4096, 4096, 1024}, {4099, 4097, 50}, {8200, 8195, 1024}, {50304, 50257, 40},
+    };
+
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        try_top_logits(&sizes[i], 0);
+        try_top_logits(&sizes[i], 0.25);
+        try_top_logits(&sizes[i], 40);      /* all are equal, but for the sign of zero */
+    }
 }
 
 void check_loss(void)
@@ -93,12 +126,13 @@ void check_loss(void)
         try_cross_entropy(sizes[i][0], sizes[i][1], 0.013, 5);
         try_cross_entropy(sizes[i][0], sizes[i][1], 1, 200);
     }
+    check_top_logits();
     for (size_t i = 0; i < COUNT_OF(counts); i++) {
         try_sum(counts[i]);
         try_sum_of_squares(counts[i]);
         try_cast(counts[i]);
-        try_adamw(counts[i], counts[i] / 3, 1);
-        try_adamw(counts[i], counts[i] - counts[i] / 3, 1000);
-        try_adamw(counts[i], i % 2 == 0 ? counts[i] : 0, 10);
+        try_adamw(counts[i], counts[i] / 3, 1, 7);      /* clipped: the norm is 0.66 */
+        try_adamw(counts[i], counts[i] - counts[i] / 3, 1000, 1);
+        try_adamw(counts[i], i % 2 == 0 ? counts[i] : 0, 10, INFINITY);
     }
 }

@@ -64,10 +64,33 @@ static void check_gelu(void)
     trial_run(&backward);
 }
 
+/* Infinities among the logits: likeliest of all, or impossible. Some others, from the very last one
+ * on, make up the list of the largest. */
+void check_special_logits(void)
+{
+    enum { N = 8192, STEP = 80, K = N / STEP + 8 };
+    static const double special[] = {-INFINITY, INFINITY, NAN, -NAN, FLT_MAX, -FLT_MAX};
+
+    for (size_t n_special = 1; n_special <= COUNT_OF(special); n_special++) {
+        struct trial t;
+        trial_begin(&t, OP_TOP_LOGITS, "%zu kinds of special logits", n_special);
+        t.arguments.count = N;
+        struct number *values = trial_output(&t, "values", masters(K, 1));
+        struct number *ids = trial_output(&t, "ids", tensor_1d(NULL, DTYPE_I32, K));
+        double *logits = trial_input(&t, "logits", reals(N, 1), 10);
+        for (size_t i = 0; i < N; i++)
+            if (i % STEP != (N - 1) % STEP)
+                logits[i] = special[i % n_special];
+        reference_top_logits(values, ids, logits, N, K);
+        trial_run(&t);
+    }
+}
+
 /* The reference says which elements become NaN. */
 static void check_nan(void)
 {
     static const struct embedding_size table = {2, 3, 17, 5, true};
+    static const struct top_size top = {50, 45, 10};
     static const struct attention_size attention = {1, 70, 2, 6, 0.1}, plain = {1, 70, 2, 6, 0};
 
     trials.nan_at = 40;
@@ -86,10 +109,11 @@ static void check_nan(void)
     try_add_layernorm(5, 33, 0.5, false);
     try_cross_entropy(5, 33, 0, 5);
     try_cross_entropy(5, 33, 1, 5);
+    try_top_logits(&top, 0);
     try_cast(50);
     try_sum(50);
     try_sum_of_squares(50);
-    try_adamw(200, 100, 1);
+    try_adamw(200, 100, 1, 1);
     try_rope(&plain, 3, false);
     /* A NaN in a query's q; its k or v may reach earlier queries of the same tile too. */
     trials.nan_at = 66 * 3 * attention.heads * attention.size + 2;
@@ -107,5 +131,6 @@ void check_special(void)
 {
     check_exp();
     check_gelu();
+    check_special_logits();
     check_nan();
 }

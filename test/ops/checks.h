@@ -44,16 +44,22 @@ void check_attention(void);
 
 /* check_loss.c */
 void try_cross_entropy(int64_t n, int64_t vocab, double grad_scale, double spread);
+struct top_size {
+    int64_t vocab, n, k;
+};
+/* Logits in steps of `step`, so that many are equal; 0: any. */
+void try_top_logits(const struct top_size *size, double step);
 void try_cast(int64_t n);
 void try_sum(int64_t n);
 void try_sum_of_squares(int64_t n);
-void try_adamw(int64_t n, int64_t decay_count, int64_t step);
+void try_adamw(int64_t n, int64_t decay_count, int64_t step, double squares);
 void check_loss(void);
 
 /* check_dropout.c: the mask itself. */
 void check_dropout(void);
 /* check_special.c: infinity and NaN. */
 void check_special(void);
+void check_special_logits(void);
 /* check_math.c: the generator against published numbers; exp and the normal distribution. */
 void check_math(void);
 

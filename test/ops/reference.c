@@ -386,6 +386,32 @@ void reference_cross_entropy(struct number *losses, struct number *hits, struct 
     free(p);
 }
 
+/* Whether logit i comes before logit j. */
+static bool ranks_before(const double *logits, int64_t i, int64_t j)
+{
+    const double a = logits[i] < INFINITY ? logits[i] : INFINITY;
+    const double b = logits[j] < INFINITY ? logits[j] : INFINITY;
+
+    return a > b || (a == b && i < j);
+}
+
+void reference_top_logits(struct number *values, struct number *ids, const double *logits,
+                          int64_t n, int64_t k)
+{
+    int64_t last = -1;
+
+    for (int64_t rank = 0; rank < k; rank++) {
+        int64_t next = -1;
+        for (int64_t i = 0; i < n; i++)
+            if ((last < 0 || ranks_before(logits, last, i)) &&
+                (next < 0 || ranks_before(logits, i, next)))
+                next = i;
+        values[rank] = exact(logits[next] < INFINITY ? logits[next] : (double)NAN);
+        ids[rank] = exact((double)next);
+        last = next;
+    }
+}
+
 /* Long sums are off by some square roots of their length, as random walks are; the reference itself
  * must not be. */
 void reference_sum(struct number *out, const double *x, int64_t n)
@@ -409,12 +435,16 @@ void reference_sum_of_squares(struct number *out, const double *x, int64_t n)
 }
 
 void reference_adamw(struct number *weights, struct number *m, struct number *v,
-                     const double *grads, int64_t n, const struct adamw_step *step)
+                     const double *grads, double squares, int64_t n,
+                     const struct adamw_step *step)
 {
-    const double t = (double)step->step;
+    const double t = (double)step->step, norm = sqrt(squares) / step->loss_scale;
+    const double clip = step->max_norm > 0 && norm > step->max_norm ? step->max_norm / norm : 1;
 
+    if (!isfinite(squares))
+        return;
     for (int64_t i = 0; i < n; i++) {
-        const struct number g = multiply(rounded(step->grad_scale), exact(grads[i]));
+        const struct number g = multiply(rounded(clip / step->loss_scale), exact(grads[i]));
         m[i] = add(multiply(m[i], rounded(step->beta1)), multiply(g, rounded(1 - step->beta1)));
         v[i] = add(multiply(v[i], rounded(step->beta2)),
                    multiply(multiply(g, g), rounded(1 - step->beta2)));

@@ -70,11 +70,16 @@ void reference_attention_cached(struct number *out, struct number *cache, const 
 void reference_cross_entropy(struct number *losses, struct number *hits, struct number *logits,
                              const double *targets, int64_t n, int64_t vocab, double grad_scale);
 
+/* The k largest of n, in order; NaN and infinity are largest of all, and NaN. */
+void reference_top_logits(struct number *values, struct number *ids, const double *logits,
+                          int64_t n, int64_t k);
+
 /* In roundings of double precision. */
 void reference_sum(struct number *out, const double *x, int64_t n);
 void reference_sum_of_squares(struct number *out, const double *x, int64_t n);
 
 void reference_adamw(struct number *weights, struct number *m, struct number *v,
-                     const double *grads, int64_t n, const struct adamw_step *step);
+                     const double *grads, double squares, int64_t n,
+                     const struct adamw_step *step);
 
 #endif

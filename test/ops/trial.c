@@ -321,7 +321,7 @@ static double relative_error(double value, struct number expected, enum dtype dt
 
     if (isnan(expected.value))
         return isnan(value) ? 0 : NAN;
-    if (difference == 0 || (isinf(expected.error) && !isnan(value)))
+    if (value == expected.value || (isinf(expected.error) && !isnan(value)))
         return 0;
     return difference / tolerance_of(expected, dtype);
 }

@@ -20,6 +20,14 @@ static const struct model_config rotary = {.vocab_size = VOCAB, .max_seq_len = C
 static const struct sampling greedy = {.temperature = 0, .top_p = 1};
 static const struct sampling random_draws = {.temperature = 1, .top_k = 30, .top_p = 0.95,
                                              .seed = 5};
+/* Settings for which the device finds the candidates, and for which it does not. */
+static const struct sampling all_draws[] = {
+    {.temperature = 0, .top_p = 1},
+    {.temperature = 1, .top_k = 30, .top_p = 0.95, .seed = 5},
+    {.temperature = 2, .top_k = VOCAB - 1, .top_p = 1, .seed = 6},
+    {.temperature = 2, .top_k = VOCAB, .top_p = 0.9, .seed = 7},
+    {.temperature = 2, .top_k = 0, .top_p = 1, .seed = 8},
+};
 
 /* The same weights twice: to compute logits from scratch, and with a cache. */
 struct models {
@@ -93,6 +101,25 @@ static int32_t test_id(uint64_t place, int n)
 
 /* ---- model_extend ---- */
 
+/* The likeliest tokens that the device finds are those of these logits. */
+static void check_top(const struct models *m, const float *logits, int n)
+{
+    struct candidate all[VOCAB], likeliest[VOCAB];
+    const int ks[] = {1, n / 2 + 1, n};
+
+    for (int i = 0; i < n; i++)
+        all[i] = (struct candidate){logits[i], i};
+    heap_make(all, n, candidate_is_likelier);
+    for (int left = n; left > 1; left--)
+        heap_pop(all, left, candidate_is_likelier);
+    for (size_t i = 0; i < sizeof ks / sizeof *ks; i++) {
+        CHECK_OK(model_top(m->cached, n, ks[i], likeliest));
+        for (int rank = 0; rank < ks[i]; rank++)
+            CHECK(likeliest[rank].logit == all[n - 1 - rank].logit &&
+                  likeliest[rank].id == all[n - 1 - rank].id);
+    }
+}
+
 /* The logits behind each token, read in pieces, against one pass over all of them. */
 static void check_pieces(const struct model_config *config)
 {
@@ -113,7 +140,9 @@ static void check_pieces(const struct model_config *config)
     for (size_t p = 0; p < sizeof pieces / sizeof *pieces; p++) {
         for (int at = 0; at < length; at += pieces[p]) {
             const int count = at + pieces[p] < length ? pieces[p] : length - at;
-            CHECK_OK(model_extend(m.cached, ids + at, count, at, logits));
+            CHECK_OK(model_extend(m.cached, ids + at, count, at));
+            CHECK_OK(model_read_logits(m.cached, logits));
+            check_top(&m, logits, config->vocab_size);
             for (int v = 0; v < config->vocab_size; v++)
                 CHECK_NEAR(logits[v], expected[(at + count - 1) * config->vocab_size + v], 1e-4);
         }
@@ -206,8 +235,8 @@ static void check_texts(const struct model_config *config)
         CHECK_OK(generator_create(&generator, m.cached, config->vocab_size));
         CHECK(generator_context(generator) == config->max_seq_len);
         for (int n = 1; n <= MAX_PROMPT; n += n < CONTEXT + 2 ? 1 : 7) {
-            check_text(&m, generator, prompt, n, &greedy, 0);
-            check_text(&m, generator, prompt, n, &random_draws, (uint32_t)n);
+            for (size_t i = 0; i < sizeof all_draws / sizeof *all_draws; i++)
+                check_text(&m, generator, prompt, n, &all_draws[i], (uint32_t)n);
         }
     }
     generator_destroy(generator);

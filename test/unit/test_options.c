@@ -230,7 +230,8 @@ static void ini_names(void)
                 "x.ini:1: key stripes without a section: the sections are model, training, data, "
                 "distributed, checkpoint, logging, evaluation, generation, run");
     CHECK_ERROR(read_text("[run]\n= 4\n"),
-                "x.ini:2: unknown key run.\"\": the keys of [run] are seed");
+                "x.ini:2: unknown key run.\"\": the keys of [run] are seed, "
+                "deterministic");
     CHECK_ERROR(read_text("[model]\ndimxyz = 4\n"),
                 "x.ini:2: unknown key model.dimxyz: the keys of [model] are vocab_size, "
                 "max_seq_len, dim, depth, heads, mlp_dim, dropout, use_rotary_emb");

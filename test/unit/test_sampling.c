@@ -11,6 +11,39 @@ enum { MAX_TOKENS = 1000, DRAWS = 40000 };
 
 static const struct sampling plain = {.temperature = 1, .top_k = 0, .top_p = 1, .seed = 7};
 
+static int compare_candidates(const void *a, const void *b)
+{
+    const struct candidate *x = a, *y = b;
+
+    if (x->logit != y->logit)
+        return x->logit > y->logit ? -1 : 1;
+    return x->id < y->id ? -1 : 1;
+}
+
+/* All n candidates, in order. */
+static void sort_candidates(struct candidate *all, const float *logits, int n)
+{
+    for (int i = 0; i < n; i++)
+        all[i] = (struct candidate){logits[i], i};
+    qsort(all, (size_t)n, sizeof *all, compare_candidates);
+}
+
+/* The token drawn when only those candidates are known that the settings leave; or -1 where all of
+ * them are needed. */
+static int32_t draw_likeliest(const struct sampling *sampling, const float *logits, int n,
+                              uint32_t number, uint64_t position)
+{
+    struct candidate all[MAX_TOKENS];
+    const int k = sampling->temperature == 0 ? 1 : sampling->top_k;
+    int32_t id = -1;
+
+    if (k == 0 || k >= n)
+        return -1;
+    sort_candidates(all, logits, n);
+    CHECK_OK(sample_likeliest(sampling, all, k, number, position, &id));
+    return id;
+}
+
 static int32_t draw(const struct sampling *sampling, const float *logits, int n, uint64_t position)
 {
     static struct candidate scratch[MAX_TOKENS];
@@ -20,6 +53,8 @@ static int32_t draw(const struct sampling *sampling, const float *logits, int n,
     memset(scratch, 0xff, sizeof scratch);
     CHECK_OK(sample_token(sampling, logits, n, 3, position, scratch, &id));
     CHECK(id >= 0 && id < n);
+    const int32_t likeliest = draw_likeliest(sampling, logits, n, 3, position);
+    CHECK(likeliest == id || likeliest == -1);
     return id;
 }
 
@@ -241,6 +276,20 @@ static void not_finite(void)
     }
 }
 
+static void not_finite_among_the_likeliest(void)
+{
+    const struct candidate diverged[2] = {{NAN, 5}, {1, 0}}, impossible[1] = {{-INFINITY, 0}};
+    struct sampling sampling = plain;
+    int32_t id;
+
+    for (int i = 0; i < 2; i++) {
+        sampling.temperature = i;
+        CHECK_FAILS(sample_likeliest(&sampling, diverged, 2, 0, 0, &id), ERR_INVALID, "diverged");
+        CHECK_FAILS(sample_likeliest(&sampling, impossible, 1, 0, 0, &id), ERR_INVALID,
+                    "no token is possible");
+    }
+}
+
 static void fill_logits(float *logits, int n, uint64_t seed)
 {
     for (int i = 0; i < n; i++) {
@@ -276,15 +325,6 @@ static void depends_on_all_that_names_a_draw(void)
         CHECK(differ[i] >= 18);
 }
 
-static int compare_candidates(const void *a, const void *b)
-{
-    const struct candidate *x = a, *y = b;
-
-    if (x->logit != y->logit)
-        return x->logit > y->logit ? -1 : 1;
-    return x->id < y->id ? -1 : 1;
-}
-
 /* The same draw with everything sorted. */
 static int32_t draw_sorted(const struct sampling *s, const float *logits, int n, uint32_t number,
                            uint64_t position)
@@ -294,9 +334,7 @@ static int32_t draw_sorted(const struct sampling *s, const float *logits, int n,
     const int k = s->top_k > 0 && s->top_k < n ? s->top_k : n;
     int count = 0, rank = 0;
 
-    for (int i = 0; i < n; i++)
-        all[i] = (struct candidate){logits[i], i};
-    qsort(all, (size_t)n, sizeof *all, compare_candidates);
+    sort_candidates(all, logits, n);
     for (int i = 0; i < k; i++)
         sum += weights[i] = exp(((double)all[i].logit - (double)all[0].logit) / s->temperature);
     while (count < k && kept < s->top_p * sum)
@@ -323,9 +361,11 @@ static void same_as_with_everything_sorted(void)
         fill_logits(logits, n, (uint64_t)trial);
         for (uint64_t position = 0; position < 20; position++) {
             CHECK_OK(sample_token(&sampling, logits, n, 1, position, scratch, &id));
-            if (id != draw_sorted(&sampling, logits, n, 1, position))
-                check_report(__FILE__, __LINE__, "n %d, k %d, p %g, temperature %g: %d", n,
-                             sampling.top_k, sampling.top_p, sampling.temperature, id);
+            const int32_t likeliest = draw_likeliest(&sampling, logits, n, 1, position);
+            if (id != draw_sorted(&sampling, logits, n, 1, position) ||
+                (likeliest != id && likeliest != -1))
+                check_report(__FILE__, __LINE__, "n %d, k %d, p %g, temperature %g: %d, %d", n,
+                             sampling.top_k, sampling.top_p, sampling.temperature, id, likeliest);
         }
     }
 }
@@ -344,6 +384,7 @@ int main(void)
     CASE(impossible_tokens_never_come);
     CASE(one_token);
     CASE(not_finite);
+    CASE(not_finite_among_the_likeliest);
     CASE(depends_on_all_that_names_a_draw);
     CASE(same_as_with_everything_sorted);
     return check_finish();
