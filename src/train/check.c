@@ -7,11 +7,9 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/team.h"
-#include "train/run.h"
+#include "train/check.h"
 
-/* One line of the report. */
-static void tick(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static void tick(const char *format, ...)
+void check_tick(const char *format, ...)
 {
     char text[512];
     va_list args;
@@ -22,20 +20,19 @@ static void tick(const char *format, ...)
     log_info("✓ %s", text);
 }
 
-static void cross(bool *passed)
+void check_cross(bool *passed)
 {
     *passed = false;
     log_info("✗ %s", status_message());
 }
 
-static enum status check_devices(struct run *run)
+static enum status check_cpu(const struct run *run)
 {
     struct device *dev;
 
-    TRY(run_plan_devices(run));
     TRY(plan_open_device(&dev, &run->devices, 0));
-    tick("devices: %d x %s, %d core%s", run->devices.n_workers, dev->description, team_cores(),
-         team_cores() == 1 ? "" : "s");
+    check_tick("devices: %d x %s, %d core%s", run->devices.n_workers, dev->description,
+               team_cores(), team_cores() == 1 ? "" : "s");
     device_destroy(dev);
     return OK;
 }
@@ -43,7 +40,7 @@ static enum status check_devices(struct run *run)
 static enum status check_data(struct run *run)
 {
     TRY(run_open_data(run));
-    tick("data: %s, %lld tokens to train on, %lld to validate, vocabulary %d", run->data.path,
+    check_tick("data: %s, %lld tokens to train on, %lld to validate, vocabulary %d", run->data.path,
          (long long)run->data.streams[SPLIT_TRAIN].count,
          (long long)run->data.streams[SPLIT_VAL].count, run->data.tokenizer.vocab_size);
     return OK;
@@ -52,7 +49,7 @@ static enum status check_data(struct run *run)
 static enum status check_steps(struct run *run)
 {
     TRY(run_plan_steps(run));
-    tick("batch: %lld windows of %d tokens a step, %lld steps in %lld epoch%s",
+    check_tick("batch: %lld windows of %d tokens a step, %lld steps in %lld epoch%s",
          (long long)run->batch.global_batch, run->model.max_seq_len, (long long)run->steps.total,
          (long long)run->steps.epochs, run->steps.epochs == 1 ? "" : "s");
     return OK;
@@ -63,9 +60,10 @@ static enum status check_memory(struct run *run)
     struct plan_memory memory;
 
     TRY(run_plan_memory(run, &memory));
-    tick("memory: %.1f MiB needed, %.0f MiB available",
-         (double)plan_memory_total(&memory, run->devices.n_workers) / (1 << 20),
-         (double)memory.available / (1 << 20));
+    check_tick("memory: %.1f MiB needed%s, %.0f MiB available",
+               (double)plan_memory_needed(&memory) / (1 << 20),
+               plan_n_gpus(&run->devices) > 1 ? " on each GPU" : "",
+               (double)memory.available / (1 << 20));
     return OK;
 }
 
@@ -92,8 +90,8 @@ static enum status check_disk(struct run *run)
         return fail(ERR_IO, "disk: the checkpoints need up to %.1f MiB and %s has %.1f MiB free: "
                     "make room, lower checkpoint.keep_last or choose another save_dir",
                     (double)needed / (1 << 20), folder, (double)free_bytes / (1 << 20));
-    tick("disk: checkpoints need up to %.1f MiB, %s has %.0f MiB free", (double)needed / (1 << 20),
-         folder, (double)free_bytes / (1 << 20));
+    check_tick("disk: checkpoints need up to %.1f MiB, %s has %.0f MiB free",
+               (double)needed / (1 << 20), folder, (double)free_bytes / (1 << 20));
     return OK;
 }
 
@@ -194,8 +192,8 @@ static enum status self_test(struct run *run, struct device *dev, struct model *
     if (!(error < tolerance))
         return fail(ERR_DEVICE, "self-test: forward and backward pass disagree by %.1f%% along the "
                     "gradient", error);
-    tick("self-test: loss %.4f of fresh weights (uniform %.4f), gradient right within %.2f%%", loss,
-         uniform, error);
+    check_tick("self-test: loss %.4f of fresh weights (uniform %.4f), gradient right within %.2f%%",
+               loss, uniform, error);
     return OK;
 }
 
@@ -229,31 +227,47 @@ done:
     return status;
 }
 
+/* *planned: there are devices to go on with. An error: there is no going on at all. */
+static enum status check_devices(struct run *run, bool *passed, bool *planned)
+{
+    *planned = run_plan_devices(run) == OK;
+    if (!*planned || (!run->devices.on_gpus && check_cpu(run) != OK))
+        check_cross(passed);
+    if (!*planned || !run->devices.on_gpus)
+        return OK;
+    check_gpus(run, passed);
+    return check_collective(run, passed);
+}
+
+static enum status check_all(struct run *run, bool *passed)
+{
+    bool has_devices, has_data = false, has_steps = false, has_memory = false;
+
+    TRY(check_devices(run, passed, &has_devices));
+    if (!(has_data = check_data(run) == OK))
+        check_cross(passed);
+    if (has_devices && has_data && !(has_steps = check_steps(run) == OK))
+        check_cross(passed);
+    if (has_steps && !(has_memory = check_memory(run) == OK))
+        check_cross(passed);
+    if (has_steps && check_disk(run) != OK)
+        check_cross(passed);
+    if (has_memory && run->devices.on_gpus)
+        check_gpu_steps(run, passed);
+    else if (has_memory && check_arithmetic(run) != OK)
+        check_cross(passed);
+    log_info(*passed ? "ready to train" : "not ready: see the lines marked ✗");
+    return OK;
+}
+
 enum status run_check(const struct run_options *options, bool *passed)
 {
     struct run run = {.locks = {-1, -1}};
-    bool has_data = false, has_steps = false, has_memory = false;
     enum status status = run_read_settings(&run, options);
 
     *passed = true;
-    if (status != OK) {
-        run_free(&run);
-        return status;
-    }
-    const bool has_devices = check_devices(&run) == OK;
-    if (!has_devices)
-        cross(passed);
-    if (!(has_data = check_data(&run) == OK))
-        cross(passed);
-    if (has_devices && has_data && !(has_steps = check_steps(&run) == OK))
-        cross(passed);
-    if (has_steps && !(has_memory = check_memory(&run) == OK))
-        cross(passed);
-    if (has_steps && check_disk(&run) != OK)
-        cross(passed);
-    if (has_memory && check_arithmetic(&run) != OK)
-        cross(passed);
-    log_info(*passed ? "ready to train" : "not ready: see the lines marked ✗");
+    if (status == OK)
+        status = check_all(&run, passed);
     run_free(&run);
-    return OK;
+    return status;
 }

@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 
+#include "base/barrier.h"
 #include "base/status.h"
 #include "data/dataset.h"
 #include "model/model.h"
@@ -21,10 +22,23 @@ struct plan_devices {
     int n_workers;
     int threads;                /* of each CPU worker */
     enum dtype real;            /* what the devices compute in */
+    bool deterministic;
+    bool share_gpu;             /* all ranks on GPU 0 */
 };
-/* ERR_INVALID where the asked-for devices are not there; notices when cores are fewer than
- * workers. */
+/* ERR_INVALID where the asked-for devices are not there or cannot do this model; notices when cores
+ * are fewer than workers, and when CPU workers take the place of GPUs that cannot be used. */
 enum status plan_devices(struct plan_devices *out, const struct config *config);
+/* GPUs of the run; 0 with CPU workers. */
+static inline int plan_n_gpus(const struct plan_devices *plan)
+{
+    return !plan->on_gpus ? 0 : plan->share_gpu ? 1 : plan->n_workers;
+}
+/* Of a plan on GPUs: ERR_INVALID where one is too old or has no kernels for this model. */
+enum status plan_check_gpus(const struct plan_devices *plan, const struct config *config);
+/* Through which the plan's GPUs, if they are several, sum; arguments as in comm/cuda_comm.h. */
+struct cuda_group;
+enum status plan_create_group(struct cuda_group **out, const struct plan_devices *plan,
+                              struct barrier *barrier, double timeout);
 /* Open the device of one rank. */
 enum status plan_open_device(struct device **out, const struct plan_devices *plan, int rank);
 
@@ -52,16 +66,23 @@ struct plan_memory {
     struct model_memory model;
     size_t optimizer;
     size_t generation;          /* of rank 0 alone */
-    uint64_t available;         /* on the machine, for all CPU workers together */
+    uint64_t available;         /* on the machine, or on the GPU that has least */
+    uint64_t reserved;          /* of a GPU, for CUDA and NCCL; not in `available` */
+    int gpu;                    /* the GPU that has least; -1: CPU workers */
+    int n_sharing;              /* workers that share it: all of them, or 1 with a GPU for each */
+    int largest_batch;          /* the largest batch_size up to the planned one that fits, or 0 */
 };
+/* `dev` is the device of one rank. */
 enum status plan_memory(struct plan_memory *out, const struct device *dev,
-                        const struct model_config *model, const struct config *config,
-                        int micro_batch);
-/* Bytes of all workers: only the first one generates samples. */
+                        const struct plan_devices *devices, const struct model_config *model,
+                        const struct config *config, int micro_batch);
+/* Bytes of so many workers: only the first one generates samples. */
 uint64_t plan_memory_total(const struct plan_memory *memory, int n_workers);
+/* Bytes of those that share the available memory. */
+uint64_t plan_memory_needed(const struct plan_memory *memory);
 /* The table that is printed before the first step. */
-void plan_memory_print(const struct plan_memory *memory, int n_workers);
-/* ERR_INVALID if the workers' needs exceed what is available, with what to lower. */
-enum status plan_memory_check(const struct plan_memory *memory, int n_workers);
+void plan_memory_print(const struct plan_memory *memory);
+/* ERR_INVALID if that exceeds what is available, with the batch_size that would fit. */
+enum status plan_memory_check(const struct plan_memory *memory);
 
 #endif

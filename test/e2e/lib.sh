@@ -25,6 +25,20 @@ n_failed=0
 # Seconds for one command; instrumented builds are slow.
 time_limit=120
 
+# emulated_gpus N: from here on trainer and sample are those of the emulator, with N GPUs; the others
+# keep their names with -cpu.
+emulated_gpus() {
+    local name
+
+    mkdir "$work/bin"
+    for name in trainer sample; do
+        ln -s "$programs/test/emulator/$name-emulated" "$work/bin/$name"
+        ln -s "$programs/$name" "$work/bin/$name-cpu"
+    done
+    PATH=$work/bin:$PATH
+    export OCTET_TEST_DEVICE=cuda OCTET_EMULATED_GPUS=$1
+}
+
 fail() {
     printf '%s\n' "$*" >>"$work/why"
     exit 1
@@ -255,6 +269,8 @@ dataset_path = tokens.safetensors
 shuffle = true
 [distributed]
 device = ${OCTET_TEST_DEVICE:-cpu}
+cuda_graphs = true
+share_gpu = false
 [checkpoint]
 save_dir = checkpoints
 save_every = 1

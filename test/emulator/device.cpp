@@ -24,8 +24,17 @@ cudaError_t record_error(cudaError_t error)
     return error;
 }
 
+/* The runtime says the same of no driver at all as of one that is too old. */
+static cudaError_t driver_error(void)
+{
+    return environment().driver / 1000 < CUDART_VERSION / 1000 ? cudaErrorInsufficientDriver
+                                                               : cudaSuccess;
+}
+
 cudaError_t current_device_error(void)
 {
+    if (driver_error() != cudaSuccess)
+        return record_error(driver_error());
     if (environment().devices == 0)
         return record_error(cudaErrorNoDevice);
     return record_error(device_error(current));
@@ -34,6 +43,11 @@ cudaError_t current_device_error(void)
 static bool is_device(int device)
 {
     return device >= 0 && device < environment().devices;
+}
+
+static bool can_reach(int device, int peer)
+{
+    return device != peer && device / environment().peers == peer / environment().peers;
 }
 
 struct error_text {
@@ -47,12 +61,16 @@ static const error_text error_texts[] = {
     ERROR_TEXT(cudaErrorInvalidValue, "invalid argument"),
     ERROR_TEXT(cudaErrorMemoryAllocation, "out of memory"),
     ERROR_TEXT(cudaErrorInvalidConfiguration, "invalid configuration argument"),
+    ERROR_TEXT(cudaErrorInsufficientDriver,
+               "CUDA driver version is insufficient for CUDA runtime version"),
     ERROR_TEXT(cudaErrorNoDevice, "no CUDA-capable device is detected"),
     ERROR_TEXT(cudaErrorInvalidDevice, "invalid device ordinal"),
     ERROR_TEXT(cudaErrorInvalidResourceHandle, "invalid resource handle"),
     ERROR_TEXT(cudaErrorNotReady, "device not ready"),
     ERROR_TEXT(cudaErrorIllegalAddress, "an illegal memory access was encountered"),
     ERROR_TEXT(cudaErrorLaunchOutOfResources, "too many resources requested for launch"),
+    ERROR_TEXT(cudaErrorPeerAccessUnsupported,
+               "peer access is not supported between these two devices"),
     ERROR_TEXT(cudaErrorPeerAccessAlreadyEnabled, "peer access is already enabled"),
     ERROR_TEXT(cudaErrorStreamCaptureUnsupported,
                "operation not permitted when stream is capturing"),
@@ -106,7 +124,7 @@ const char *cudaGetErrorName(cudaError_t error)
 
 cudaError_t cudaDriverGetVersion(int *version)
 {
-    *version = CUDART_VERSION;
+    *version = environment().driver;
     return cudaSuccess;
 }
 
@@ -118,6 +136,9 @@ cudaError_t cudaRuntimeGetVersion(int *version)
 
 cudaError_t cudaGetDeviceCount(int *n_devices)
 {
+    *n_devices = 0;
+    if (driver_error() != cudaSuccess)
+        return record_error(driver_error());
     *n_devices = environment().devices;
     return *n_devices > 0 ? cudaSuccess : record_error(cudaErrorNoDevice);
 }
@@ -227,7 +248,7 @@ cudaError_t cudaDeviceCanAccessPeer(int *can_access, int device, int peer)
 {
     if (!is_device(device) || !is_device(peer))
         return record_error(cudaErrorInvalidDevice);
-    *can_access = device != peer;
+    *can_access = can_reach(device, peer);
     return cudaSuccess;
 }
 
@@ -235,6 +256,8 @@ cudaError_t cudaDeviceEnablePeerAccess(int peer, unsigned)
 {
     if (!is_device(peer) || peer == current)
         return record_error(cudaErrorInvalidDevice);
+    if (!can_reach(current, peer))
+        return record_error(cudaErrorPeerAccessUnsupported);
     if (peer_access_enabled(current, peer))
         return record_error(cudaErrorPeerAccessAlreadyEnabled);
     peer_access_enable(current, peer);

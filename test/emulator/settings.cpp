@@ -1,6 +1,7 @@
 /* settings.cpp - the environment's settings, random numbers, and the last message. */
 #include "emulator/settings.h"
 
+#include <cuda_runtime_api.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -44,6 +45,38 @@ static int read_word(const char *name, const char *const *words, int n_words)
     exit(2);
 }
 
+static int read_driver(void)
+{
+    const char *text = getenv("OCTET_EMULATED_DRIVER");
+    unsigned major, minor;
+    char behind;
+
+    if (!text || !*text)
+        return CUDART_VERSION;
+    if (strcmp(text, "none") == 0)
+        return 0;
+    if (sscanf(text, "%u.%u%c", &major, &minor, &behind) != 2 || major > 99 || minor > 99) {
+        fprintf(stderr, "emulator: OCTET_EMULATED_DRIVER=%s: expected MAJOR.MINOR or none\n", text);
+        exit(2);
+    }
+    return static_cast<int>(1000 * major + 10 * minor);
+}
+
+static double read_seconds(const char *name, double preset)
+{
+    const char *text = getenv(name);
+    char *end;
+
+    if (!text || !*text)
+        return preset;
+    const double seconds = strtod(text, &end);
+    if (*end || !(seconds > 0)) {
+        fprintf(stderr, "emulator: %s=%s: expected seconds\n", name, text);
+        exit(2);
+    }
+    return seconds;
+}
+
 static uint64_t read_seed(void)
 {
     const char *text = getenv("OCTET_EMULATOR_SEED");
@@ -67,9 +100,12 @@ static settings read_settings(void)
     read.devices = static_cast<int>(read_number("OCTET_EMULATED_GPUS", 0, 64, 1));
     read.memory = read_number("OCTET_EMULATED_MEMORY", 0, SIZE_MAX, size_t(8) << 30);
     read.capability = static_cast<int>(read_number("OCTET_EMULATED_CAPABILITY", 10, 200, 90));
+    read.driver = read_driver();
+    read.peers = static_cast<int>(read_number("OCTET_EMULATED_PEERS", 1, 64, 64));
     read.threads = static_cast<order>(read_word("OCTET_EMULATOR_ORDER", orders, 3));
     read.random_streams = read_word("OCTET_EMULATOR_STREAMS", stream_orders, 2) == 1;
     read.seed = read_seed();
+    read.timeout = read_seconds("OCTET_EMULATOR_TIMEOUT", 5);
     return read;
 }
 

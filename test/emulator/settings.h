@@ -3,6 +3,10 @@
  *     OCTET_EMULATED_GPUS      devices; default 1
  *     OCTET_EMULATED_MEMORY    bytes of each device; default 8 GiB
  *     OCTET_EMULATED_CAPABILITY  compute capability times ten; default 90
+ *     OCTET_EMULATED_DRIVER    the CUDA version that the driver supports: MAJOR.MINOR, or "none"
+ *                              where no driver is installed; default: that of the headers
+ *     OCTET_EMULATED_PEERS     so many GPUs in a row reach each other's memory, and no others do;
+ *                              default: all
  *     OCTET_EMULATOR_ORDER     the order of blocks and of a block's threads: forward (default),
  *                              reversed, random
  *     OCTET_EMULATOR_STREAMS   at-once (default): each operation as early as it may run;
@@ -10,6 +14,8 @@
  *                              or as early
  *     OCTET_EMULATOR_SEED      of both random orders: a number, default 1, or "any" to take one
  *                              from the clock and print it; printed with every diagnosis
+ *     OCTET_EMULATOR_TIMEOUT   seconds in which nothing moves on any device before the ranks that a
+ *                              collective waits for are missing; default 5
  *     OCTET_EMULATOR_FAIL      calls that fail: fault.h */
 #ifndef OCTET_EMULATOR_SETTINGS_H
 #define OCTET_EMULATOR_SETTINGS_H
@@ -25,9 +31,12 @@ struct settings {
     int devices;
     size_t memory;
     int capability;
+    int driver;         /* as cudaDriverGetVersion() puts it; 0: none */
+    int peers;
     order threads;
     bool random_streams;
     uint64_t seed;
+    double timeout;
 };
 
 /* Read once, at the first call; a value that makes no sense ends the program with a message. */

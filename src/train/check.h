@@ -1,0 +1,24 @@
+/* check.h - what the parts of trainer --check share: the lines of its report, and the GPUs' part.
+ *
+ * Only src/train/check*.c include it. */
+#ifndef OCTET_CHECK_H
+#define OCTET_CHECK_H
+
+#include <stdbool.h>
+
+#include "train/run.h"
+
+/* "✓ ...": this is right. */
+void check_tick(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* "✗ ..." with this thread's error message; *passed = false. */
+void check_cross(bool *passed);
+
+/* Once the devices are planned: versions, each GPU, and who reaches whose memory. */
+void check_gpus(const struct run *run, bool *passed);
+/* Of several workers on GPUs: is their sum right, and how fast? An error means that GPUs hang, and
+ * nothing more can be done with them. */
+enum status check_collective(const struct run *run, bool *passed);
+/* Once data and steps are planned: a training step on each GPU against the CPU's. */
+void check_gpu_steps(const struct run *run, bool *passed);
+
+#endif
