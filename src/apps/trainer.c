@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "train/run.h"
@@ -78,9 +79,12 @@ int main(int argc, char **argv)
     if (status != OK)
         log_error(program, status_message());
     log_close_file();
+    if (status == ERR_DEVICE || status == ERR_COMM || !passed) {
+        /* What exit() calls would wait for a GPU that may be lost. */
+        fflush(NULL);
+        _exit(1);
+    }
     if (status == OK && stopped_by)
         return 128 + stopped_by;
-    if (status == OK && !passed)
-        return 1;
     return status_exit_code(status);
 }

@@ -24,6 +24,8 @@ size_t dtype_size(enum dtype dtype);
 const char *dtype_name(enum dtype dtype);
 /* N_DTYPES when the name is unknown. */
 enum dtype dtype_from_name(const char *name);
+/* Numbers of type F32, F64, BF16 or F16, aligned or not, as floats. */
+void dtype_to_float(float *out, const void *data, enum dtype dtype, int64_t count);
 
 struct tensor {
     void *data;             /* in the memory of one device; NULL where an operand is optional */

@@ -1,6 +1,7 @@
 /* comm_nccl.c - collectives through NCCL: one communicator for each GPU, all made at once. */
 #include <nccl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -18,10 +19,19 @@ static ncclComm_t communicator(const struct cuda_comm *comm)
     return ((const struct nccl_group *)comm->group)->communicators[comm->base.rank];
 }
 
+/* ": " and what NCCL itself says of its latest error, if anything. */
+static const char *nccl_details(char *text, size_t size, ncclComm_t communicator)
+{
+    const char *details = ncclGetLastError(communicator);
+
+    snprintf(text, size, "%s%s", details && *details ? ": " : "", details ? details : "");
+    return text;
+}
+
 static enum status nccl_fail(const struct cuda_comm *comm, const char *call, ncclResult_t result)
 {
-    return fail(ERR_COMM, "%s: %s: %s: %s", comm->dev->description, call,
-                ncclGetErrorString(result), ncclGetLastError(communicator(comm)));
+    return fail(ERR_COMM, "%s: %s: %s%s", comm->dev->description, call, ncclGetErrorString(result),
+                nccl_details((char[512]){0}, 512, communicator(comm)));
 }
 
 static enum status nccl_sum(struct cuda_comm *comm, const struct tensor *x)
@@ -127,8 +137,8 @@ static enum status open_communicators(struct nccl_group *group, const int *ordin
         return fail(ERR_NOMEM, "no memory for %d communicators", size);
     const ncclResult_t result = ncclCommInitAll(group->communicators, size, ordinals);
     if (result != ncclSuccess)
-        return fail(ERR_COMM, "NCCL between %d GPUs: %s: %s; NCCL_DEBUG=INFO tells more", size,
-                    ncclGetErrorString(result), ncclGetLastError(NULL));
+        return fail(ERR_COMM, "NCCL between %d GPUs: %s%s; NCCL_DEBUG=INFO tells more", size,
+                    ncclGetErrorString(result), nccl_details((char[512]){0}, 512, NULL));
     return OK;
 }
 

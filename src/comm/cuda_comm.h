@@ -11,9 +11,6 @@ extern "C" {
 
 struct cuda_group;
 
-/* Seconds; a sensible `timeout`. */
-enum { CUDA_COMM_TIMEOUT = 600 };
-
 /* What the ranks share. `barrier` is of as many threads as ranks; cancelling it makes pending waits
  * return ERR_CANCELED. `timeout`: seconds that comm_wait() gives the GPUs before it names the ranks
  * that hold the others up.

@@ -11,24 +11,10 @@ enum { WORKSPACE_MIB = 32 };    /* what NVIDIA advises for Hopper; 4 MiB would d
 
 enum status cuda_fail(const struct device *dev, const char *call, cudaError_t error)
 {
-    return fail(ERR_DEVICE, "%s: %s: %s", dev->description, call, cudaGetErrorString(error));
-}
-
-int gpu_count(void)
-{
-    int count = 0;
-
-    /* Without a driver this is an error, which only means: none. */
-    if (cudaGetDeviceCount(&count) != cudaSuccess) {
-        (void)cudaGetLastError();
-        return 0;
-    }
-    return count;
-}
-
-const char *gpu_support(void)
-{
-    return "no GPU is visible (is its driver there, and CUDA_VISIBLE_DEVICES right?)";
+    /* The runtime keeps it: the thread's next device would find it. */
+    (void)cudaGetLastError();
+    return fail(ERR_DEVICE, "%s: %.*s: %s", dev->description, (int)strcspn(call, "("), call,
+                cudaGetErrorString(error));
 }
 
 static size_t cuda_scratch_size(const struct device *dev, const struct op_limits *limits)
@@ -105,6 +91,7 @@ static void cuda_destroy(struct device *dev)
 
     /* After an error these fail too, and nothing is left to do about it. */
     (void)cudaSetDevice(cuda->ordinal);
+    cuda_sections_free(dev);
     cuda_matmul_cache_free(cuda->matmuls);
     if (cuda->cublas)
         (void)cublasLtDestroy(cuda->cublas);
@@ -127,6 +114,9 @@ static const struct device_ops cuda_memory = {
     .download = cuda_download,
     .zero = cuda_zero,
     .sync = cuda_sync,
+    .section_begin = cuda_section_begin,
+    .section_end = cuda_section_end,
+    .sections_forget = cuda_sections_forget,
     .destroy = cuda_destroy,
 };
 
@@ -151,9 +141,9 @@ static enum status open_device(struct cuda_device *cuda)
     CUDA_TRY(dev, cudaGetDeviceProperties(&properties, cuda->ordinal));
     snprintf(dev->description, sizeof dev->description, "GPU %d (%.60s)", cuda->ordinal,
              properties.name);
-    if (properties.major < 8)
-        return fail(ERR_INVALID, "%s: compute capability %d.%d; Octet needs 8.0 or newer",
-                    dev->description, properties.major, properties.minor);
+    if (properties.major < GPU_MIN_CAPABILITY)
+        return fail(ERR_INVALID, "%s: compute capability %d.%d; Octet needs %d.0 or newer",
+                    dev->description, properties.major, properties.minor, GPU_MIN_CAPABILITY);
     cuda->n_sms = properties.multiProcessorCount;
     TRY(create_streams(cuda));
     const cublasStatus_t status = cublasLtCreate(&cuda->cublas);

@@ -16,6 +16,7 @@ extern "C" {
 #endif
 
 struct cuda_matmul_cache;
+struct cuda_sections;
 
 struct cuda_device {
     struct device base;
@@ -26,6 +27,7 @@ struct cuda_device {
     void *workspace;            /* of cuBLASLt */
     size_t workspace_size;
     struct cuda_matmul_cache *matmuls;
+    struct cuda_sections *sections; /* NULL before the first one */
     void *scratch;              /* of the kernels: at least scratch_size bytes, 256-aligned */
     size_t scratch_size;
     int n_sms;                  /* multiprocessors */
@@ -42,7 +44,8 @@ static inline cudaStream_t cuda_stream(struct device *dev)
     return cuda_device(dev)->stream;
 }
 
-/* Record "GPU 3 (NAME): CALL: cudaGetErrorString" and return ERR_DEVICE. */
+/* Record "GPU 3 (NAME): CALL: cudaGetErrorString" and return ERR_DEVICE. `call` may go on with its
+ * arguments in parentheses, which are left out. */
 enum status cuda_fail(const struct device *dev, const char *call, cudaError_t error);
 
 #define CUDA_TRY(dev, call)                                     \
@@ -80,6 +83,12 @@ struct cuda_matmul {
 enum status cuda_matmul(struct device *dev, const struct cuda_matmul *product);
 /* NULL is fine. */
 void cuda_matmul_cache_free(struct cuda_matmul_cache *cache);
+
+/* The rows of struct device_ops, and what they leave behind (cuda_sections.c). */
+enum status cuda_section_begin(struct device *dev, int section);
+enum status cuda_section_end(struct device *dev);
+enum status cuda_sections_forget(struct device *dev);
+void cuda_sections_free(struct device *dev);
 
 /* The table of CUDA kernels (kernels/cuda/table.c). */
 const struct op_table *cuda_ops(void);

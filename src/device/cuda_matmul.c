@@ -45,13 +45,15 @@ struct cuda_matmul_cache {
     cudaEvent_t start, stop;
 };
 
+/* `call` may go on with its arguments. */
 static enum status product_fail(const struct device *dev, const struct cuda_matmul *product,
-                                const char *what, cublasStatus_t status)
+                                const char *call, cublasStatus_t status)
 {
-    return fail(ERR_DEVICE, "%s: product (%lld, %lld) x (%lld, %lld) of %s to %s: %s: %s",
+    return fail(ERR_DEVICE, "%s: product (%lld, %lld) x (%lld, %lld) of %s to %s: %.*s: %s",
                 dev->description, (long long)product->m, (long long)product->k,
                 (long long)product->k, (long long)product->n, dtype_name(product->a->dtype),
-                dtype_name(product->out->dtype), what, cublasLtGetStatusName(status));
+                dtype_name(product->out->dtype), (int)strcspn(call, "("), call,
+                cublasLtGetStatusName(status));
 }
 
 #define CUBLAS_TRY(dev, product, call)                                  \
@@ -314,8 +316,8 @@ static enum status time_algorithm(struct device *dev, const struct matmul_plan *
     if (*result != CUBLAS_STATUS_SUCCESS)
         return OK;
     CUDA_TRY(dev, cudaEventRecord(cache->start, cuda_stream(dev)));
-    for (int run = 0; run < n_runs; run++)
-        CUBLAS_TRY(dev, p, queue_product(dev, plan, algorithm, p));
+    for (int run = 0; run < n_runs && *result == CUBLAS_STATUS_SUCCESS; run++)
+        *result = queue_product(dev, plan, algorithm, p);
     CUDA_TRY(dev, cudaEventRecord(cache->stop, cuda_stream(dev)));
     CUDA_TRY(dev, cudaEventSynchronize(cache->stop));
     CUDA_TRY(dev, cudaEventElapsedTime(milliseconds, cache->start, cache->stop));
@@ -417,6 +419,8 @@ enum status cuda_matmul(struct device *dev, const struct cuda_matmul *product)
     } else if (product->bias) {
         TRY(set_bias(plan, dev, product));
     }
-    CUBLAS_TRY(dev, product, queue_product(dev, plan, &plan->algorithm, product));
+    const cublasStatus_t status = queue_product(dev, plan, &plan->algorithm, product);
+    if (status != CUBLAS_STATUS_SUCCESS)
+        return product_fail(dev, product, "cublasLtMatmul", status);
     return OK;
 }

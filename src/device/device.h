@@ -46,6 +46,10 @@ struct device_ops {
     enum status (*zero)(struct device *dev, void *memory, size_t size);
     /* Wait until everything queued is done. */
     enum status (*sync)(struct device *dev);
+    /* Recording; NULL where queueing again costs nothing. */
+    enum status (*section_begin)(struct device *dev, int section);
+    enum status (*section_end)(struct device *dev);
+    enum status (*sections_forget)(struct device *dev);
     void (*destroy)(struct device *dev);
 };
 
@@ -56,6 +60,7 @@ struct device {
     char description[96];   /* for messages and logs: "CPU worker, 2 threads, AVX-512" */
     enum dtype real;        /* of activations and the weights computed with: F32, BF16, F16, F64 */
     struct profile *profile;    /* NULL: kernels are not timed */
+    bool replaying;         /* in a section that is replayed: nothing is to be queued */
 };
 
 /* The type of weights that are updated, of moments, weight gradients and statistics. */
@@ -92,12 +97,31 @@ static inline enum status device_download(struct device *dev, void *to, const vo
 }
 static inline enum status device_zero(struct device *dev, void *memory, size_t size)
 {
-    return dev->memory->zero(dev, memory, size);
+    return dev->replaying ? OK : dev->memory->zero(dev, memory, size);
 }
 static inline enum status device_sync(struct device *dev)
 {
     return dev->memory->sync(dev);
 }
+
+/* What is queued between these two is the same each time this section (0, 1 ...) comes: same calls,
+ * tensors and arguments, and no upload or download. So a backend may record it and queue all of it
+ * at once from then on: the first time it runs as it is, the second time it is recorded as well, and
+ * after that the calls in between are passed over. Same bits either way. */
+static inline enum status device_section_begin(struct device *dev, int section)
+{
+    return dev->memory->section_begin ? dev->memory->section_begin(dev, section) : OK;
+}
+static inline enum status device_section_end(struct device *dev)
+{
+    return dev->memory->section_end ? dev->memory->section_end(dev) : OK;
+}
+/* The arguments are others now: every section is to be recorded again when it comes next. */
+static inline enum status device_sections_forget(struct device *dev)
+{
+    return dev->memory->sections_forget ? dev->memory->sections_forget(dev) : OK;
+}
+
 /* NULL is fine. */
 static inline void device_destroy(struct device *dev)
 {

@@ -85,6 +85,13 @@ static const struct option rows[] = {
      .flag = "gpus", .placeholder = "N",
      HELP("GPUs, or CPU workers that share the cores; 0: every GPU, or one CPU worker")},
 
+    {KEY(distributed, comm_timeout), FLOAT(1, 86400), DEFAULT("600"),
+     HELP("seconds that GPUs wait for one that does not come, before the run ends")},
+    {KEY(distributed, cuda_graphs), BOOL, DEFAULT("true"),
+     HELP("queue a step's kernels on a GPU all at once; false: one by one, the same bits")},
+    {KEY(distributed, share_gpu), BOOL, DEFAULT("false"),
+     HELP("for tests: all ranks on the first GPU, without NCCL")},
+
     {KEY(checkpoint, save_dir), STRING, DEFAULT("checkpoints"),
      HELP("folder of the checkpoints")},
     {KEY(checkpoint, save_every), INT(0, MAX_EPOCHS), DEFAULT("10"),
@@ -123,6 +130,8 @@ static const struct option rows[] = {
 
     {KEY(run, seed), INT(0, 4294967295.0), DEFAULT("42"),
      HELP("seed of weights, order, dropout and samples; the same seed repeats a run")},
+    {KEY(run, deterministic), BOOL, DEFAULT("true"),
+     HELP("same bits every time; false: on GPUs the fastest product algorithms, by timing")},
 };
 
 /* Keys of PyTorch training configurations that have nothing to set here. */

@@ -37,6 +37,9 @@ struct config {
     struct {
         char device[OPTION_STRING_SIZE];        /* auto | cpu | cuda */
         int64_t gpus;               /* 0: every GPU, or one CPU worker with all cores */
+        double comm_timeout;        /* seconds */
+        bool cuda_graphs;
+        bool share_gpu;             /* for tests */
     } distributed;
     struct {
         char save_dir[OPTION_STRING_SIZE];
@@ -63,6 +66,7 @@ struct config {
     } generation;
     struct {
         int64_t seed;
+        bool deterministic;
     } run;
 };
 

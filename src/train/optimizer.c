@@ -8,7 +8,7 @@ static void layout(struct optimizer *o, struct arena *arena, int64_t flat_count,
 {
     o->m = arena_tensor(arena, master, flat_count, 1);
     o->v = arena_tensor(arena, master, flat_count, 1);
-    o->norm = arena_tensor(arena, DTYPE_F64, 1, 1);
+    o->squares = arena_tensor(arena, DTYPE_F64, 1, 1);
 }
 
 size_t optimizer_memory_plan(int64_t flat_count, enum dtype master)
@@ -48,15 +48,6 @@ enum status optimizer_step(struct optimizer *o, int64_t step, double lr, double 
 {
     const struct tensor weights = model_weights(o->model), grads = model_gradients(o->model);
     const struct tensor copy = model_compute_copy(o->model);
-    double squares;
-
-    RUN_OP(OPS_OPTIMIZER, o->dev, sum_of_squares, &o->norm, &grads);
-    TRY(device_download(o->dev, &squares, o->norm.data, sizeof squares));
-    *grad_norm = sqrt(squares) / loss_scale;
-    if (!isfinite(*grad_norm))
-        return OK;
-
-    const double limit = o->config.max_grad_norm;
     const struct adamw_step adamw = {
         .lr = lr,
         .beta1 = o->config.beta1,
@@ -65,8 +56,15 @@ enum status optimizer_step(struct optimizer *o, int64_t step, double lr, double 
         .weight_decay = o->config.weight_decay,
         .decay_count = model_param_table(o->model)->decay_count,
         .step = step,
-        .grad_scale = (limit > 0 && *grad_norm > limit ? limit / *grad_norm : 1) / loss_scale,
+        .loss_scale = loss_scale,
+        .max_norm = o->config.max_grad_norm,
     };
-    RUN_OP(OPS_OPTIMIZER, o->dev, adamw, &weights, &o->m, &o->v, &grads, &copy, &adamw);
+    double squares;
+
+    RUN_OP(OPS_OPTIMIZER, o->dev, sum_of_squares, &o->squares, &grads);
+    RUN_OP(OPS_OPTIMIZER, o->dev, adamw, &weights, &o->m, &o->v, &grads, &copy, &o->squares,
+           &adamw);
+    TRY(device_download(o->dev, &squares, o->squares.data, sizeof squares));
+    *grad_norm = sqrt(squares) / loss_scale;
     return OK;
 }

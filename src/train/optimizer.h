@@ -15,7 +15,7 @@ struct optimizer {
     struct device *dev;
     struct optimizer_config config;
     struct tensor m, v;         /* flat, master, as the model's weights */
-    struct tensor norm;         /* (1) F64, the sum of squares */
+    struct tensor squares;      /* (1) F64, the sum of the squared gradients */
     void *memory;
     size_t memory_size;
 };

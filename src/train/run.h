@@ -51,11 +51,16 @@ struct rank {
     struct model *writer;               /* rank 0, with generate_samples */
     struct generator *generator;
     int64_t evaluated_step;             /* the step of the last evaluation, -1 before the first */
+    bool rehearsing;                    /* no collectives */
 };
 
 enum status rank_create(struct rank *rank, struct run *run, struct worker *worker);
 void rank_free(struct rank *rank);
 
+/* On GPUs, before the weights are there: everything a step does is done once, so that all memory is
+ * allocated, all kernels are loaded and all sections recorded before the first collective. (With
+ * several GPUs in one process, doing any of it beside a collective can deadlock.) All ranks together. */
+enum status rank_rehearse(struct rank *rank);
 /* One optimizer step on the next global batch; *record says what happened (time left out). */
 enum status rank_step(struct rank *rank, struct monitor_step *record);
 /* Validation loss over all workers; rank 0 reports it and saves best_model. *stopped: a signal came

@@ -182,11 +182,14 @@ enum status run_plan_memory(struct run *run, struct plan_memory *memory)
 
     /* A device without memory of its own yet, which knows its scratch. */
     TRY(plan_open_device(&dev, &run->devices, 0));
-    enum status status = plan_memory(memory, dev, &run->model, &run->config,
+    enum status status = plan_memory(memory, dev, &run->devices, &run->model, &run->config,
                                      run->batch.micro_batch);
     device_destroy(dev);
     TRY(status);
-    return plan_memory_check(memory, run->devices.n_workers);
+    status = plan_memory_check(memory);
+    if (status != OK)
+        plan_memory_print(memory);
+    return status;
 }
 
 enum status run_check_folders(struct run *run)

@@ -50,7 +50,7 @@ static void print_plan(const struct run *run, const struct plan_memory *memory,
     log_info("steps: %lld in %lld epoch%s of %lld", (long long)run->steps.total,
              (long long)run->steps.epochs, run->steps.epochs == 1 ? "" : "s",
              (long long)run->steps.per_epoch);
-    plan_memory_print(memory, run->devices.n_workers);
+    plan_memory_print(memory);
     if (run->config.training.use_amp && !run->devices.on_gpus)
         log_notice("use_amp: CPU workers compute in float32");
     if (run->resume.path)
@@ -85,17 +85,8 @@ static enum status create_group(struct run *run)
 
     if (!run->devices.on_gpus)
         return comm_group_create(&run->group, n, run->barrier);
-    if (n == 1)
-        return OK;
-    int *ordinals = malloc((size_t)n * sizeof *ordinals);
-    if (!ordinals)
-        return fail(ERR_NOMEM, "no memory for %d GPUs", n);
-    for (int i = 0; i < n; i++)
-        ordinals[i] = i;
-    const enum status status = cuda_group_create_nccl(&run->gpu_group, n, ordinals, run->barrier,
-                                                      CUDA_COMM_TIMEOUT);
-    free(ordinals);
-    return status;
+    return n == 1 ? OK : plan_create_group(&run->gpu_group, &run->devices, run->barrier,
+                                           run->config.distributed.comm_timeout);
 }
 
 static enum status prepare(struct run *run, const struct run_options *options)
@@ -129,6 +120,20 @@ static enum status prepare(struct run *run, const struct run_options *options)
     return run->ranks ? OK : fail(ERR_NOMEM, "no memory for %d workers", run->devices.n_workers);
 }
 
+/* The message of a failure before this one is kept. */
+static enum status close_group(struct run *run, enum status before)
+{
+    char message[1024];
+
+    snprintf(message, sizeof message, "%s", status_message());
+    const enum status status = cuda_group_destroy(run->gpu_group);
+    if (status != OK && before != OK) {
+        log_warning("%s", status_message());
+        return fail(before, "%s", message);
+    }
+    return status;
+}
+
 enum status run_train(const struct run_options *options, int *signal)
 {
     struct run run = {.locks = {-1, -1}};
@@ -143,10 +148,11 @@ enum status run_train(const struct run_options *options, int *signal)
         status = world_run(run.devices.n_workers, run.barrier, run_worker, &run);
         *signal = run.stopped_by;
         /* Only now may memory go that other ranks could still have been reading. Communicators go
-         * first: freeing device memory waits for a collective that hangs. */
-        const enum status group_status = cuda_group_destroy(run.gpu_group);
-        if (status == OK)
-            status = group_status;
+         * first: freeing device memory waits for a collective that hangs. Where they do not go
+         * either, everything is left to the end of the process, which has a failure to report. */
+        const enum status closed = close_group(&run, status);
+        if (closed != OK)
+            return closed;
         for (int i = 0; i < run.devices.n_workers; i++)
             rank_free(&run.ranks[i]);
     }

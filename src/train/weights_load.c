@@ -1,54 +1,7 @@
 /* weights_load.c - weights alone, from any safetensors file. */
-#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "train/checkpoint.h"
-
-static float bf16_to_float(uint16_t bits)
-{
-    const uint32_t wide = (uint32_t)bits << 16;
-    float value;
-
-    memcpy(&value, &wide, sizeof value);
-    return value;
-}
-
-static float f16_to_float(uint16_t bits)
-{
-    const int exponent = bits >> 10 & 31;
-    const float fraction = (float)(bits & 1023);
-    float magnitude;
-
-    if (exponent == 31)
-        magnitude = fraction > 0 ? NAN : INFINITY;
-    else if (exponent == 0)
-        magnitude = ldexpf(fraction, -24);
-    else
-        magnitude = ldexpf(1024 + fraction, exponent - 25);
-    return bits & 0x8000 ? -magnitude : magnitude;
-}
-
-/* The data section's tensors need not be aligned in files of other programs. */
-static void convert(float *out, const unsigned char *data, enum dtype dtype, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++) {
-        uint16_t half;
-        double wide;
-        switch (dtype) {
-        case DTYPE_F64:
-            memcpy(&wide, data + 8 * i, sizeof wide);
-            out[i] = (float)wide;
-            break;
-        case DTYPE_F32:
-            memcpy(&out[i], data + 4 * i, sizeof *out);
-            break;
-        default:
-            memcpy(&half, data + 2 * i, sizeof half);
-            out[i] = dtype == DTYPE_BF16 ? bf16_to_float(half) : f16_to_float(half);
-        }
-    }
-}
 
 /* The tensor of one parameter, checked. */
 static enum status find_tensor(const struct safetensors *file, const char *path,
@@ -83,7 +36,7 @@ static enum status load_param(const struct safetensors *file, const char *path,
     float *values = malloc((size_t)param->count * sizeof *values);
     if (!values)
         return fail(ERR_NOMEM, "no memory to load %s", param->name);
-    convert(values, safetensors_data(file, entry), entry->dtype, param->count);
+    dtype_to_float(values, safetensors_data(file, entry), entry->dtype, param->count);
     const enum status status = model_set_param(model, &weights, param, values);
     free(values);
     return status;

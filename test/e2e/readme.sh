@@ -7,10 +7,11 @@ set -euo pipefail
 root=$(cd "$here/../.." && pwd)
 programs=$(cd "$1" && pwd)
 
-# The lines of its sh blocks. The scripts have a test of their own, TensorBoard is another project.
+# The lines of its sh blocks. The scripts have a test of their own, TensorBoard is another project, and
+# what begins with "trainer" is for GPUs.
 readme_commands() {
     awk '/^```sh$/ { inside = 1; next } /^```$/ { inside = 0 } inside' "$root/README.md" |
-        grep -v -e '^scripts/' -e '^tensorboard '
+        grep -v -e '^scripts/' -e '^tensorboard ' -e '^trainer ' -e '^sbatch '
 }
 
 commands_as_written() {

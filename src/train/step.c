@@ -1,0 +1,220 @@
+/* step.c - one optimizer step of a worker, and the rehearsal before the first. */
+#include <math.h>
+
+#include "data/sample_order.h"
+#include "train/run.h"
+
+/* Fill ids and targets with windows first .. first + micro_batch - 1 of this epoch's order. */
+static void load_windows(struct rank *rank, int64_t first)
+{
+    const struct run *run = rank->run;
+    const int length = run->model.max_seq_len;
+
+    for (int i = 0; i < run->batch.micro_batch; i++) {
+        int64_t window = first + i;
+        if (run->config.data.shuffle)
+            window = sample_order((uint64_t)run->config.run.seed, (uint32_t)rank->progress.epoch,
+                                  window, run->steps.windows);
+        dataset_window(&run->data, SPLIT_TRAIN, window, length, rank->ids + (int64_t)i * length,
+                       rank->targets + (int64_t)i * length);
+    }
+}
+
+/* The sections of a step (device.h): a micro-batch whose gradients are not summed over the ranks yet;
+ * then the parts of the last one, each of which completes a bucket of them. */
+enum { SECTION_MICRO_BATCH, SECTION_FIRST_PART };
+
+/* The part of the flat gradients whose sum over the ranks has not begun: matrices 0 .. end-1. */
+struct bucket {
+    struct rank *rank;
+    int64_t end;
+    int section;
+};
+
+static enum status section_begin(struct rank *rank, int section)
+{
+    return rank->run->config.distributed.cuda_graphs ? device_section_begin(rank->dev, section) : OK;
+}
+
+static enum status section_end(struct rank *rank)
+{
+    return rank->run->config.distributed.cuda_graphs ? device_section_end(rank->dev) : OK;
+}
+
+enum { BUCKET_BYTES = 25 << 20 };   /* large enough for full bandwidth, small enough to overlap */
+
+/* A backward pass has completed the matrices' gradients from `first` on: sum a bucket of them while
+ * the pass goes on below it. */
+static enum status gradients_ready(void *context, int64_t first)
+{
+    struct bucket *bucket = context;
+    struct rank *rank = bucket->rank;
+    const struct tensor gradients = model_gradients(rank->model);
+    const struct tensor part = tensor_rows(&gradients, first, bucket->end - first);
+
+    if (first > 0 && part.shape[0] * (int64_t)dtype_size(part.dtype) < BUCKET_BYTES)
+        return OK;
+    bucket->end = first;
+    TRY(section_end(rank));
+    if (!rank->rehearsing)
+        TRY(comm_all_reduce(rank->comm, &part));
+    return first > 0 ? section_begin(rank, ++bucket->section) : OK;
+}
+
+/* What no bucket holds: the vectors' gradients, and the sums of losses and hits. */
+static enum status reduce_rest(struct rank *rank)
+{
+    const struct param_table *table = model_param_table(rank->model);
+    const struct tensor gradients = model_gradients(rank->model), sums = model_sums(rank->model);
+    const struct tensor vectors = tensor_rows(&gradients, table->decay_count,
+                                              table->flat_count - table->decay_count);
+
+    TRY(comm_all_reduce(rank->comm, &vectors));
+    TRY(comm_all_reduce(rank->comm, &sums));
+    return comm_wait(rank->comm);
+}
+
+/* Forward and backward of the micro-batch on the device. With `is_last` the gradients are complete, and
+ * their sums over the ranks go on beside the rest of the backward pass. */
+static enum status train_micro_batch(struct rank *rank, double loss_scale, bool is_last)
+{
+    struct bucket bucket = {rank, model_param_table(rank->model)->decay_count, SECTION_FIRST_PART};
+    const struct model_hook hook = {gradients_ready, &bucket};
+
+    if (is_last && rank->worker->size > 1) {
+        TRY(section_begin(rank, bucket.section));
+        return model_train(rank->model, loss_scale, &hook);
+    }
+    TRY(section_begin(rank, SECTION_MICRO_BATCH));
+    TRY(model_train(rank->model, loss_scale, NULL));
+    return section_end(rank);
+}
+
+/* This rank's part of the global batch, micro-batch by micro-batch, and the sums over the ranks. */
+static enum status accumulate(struct rank *rank)
+{
+    const struct run *run = rank->run;
+    const struct plan_batch *plan = &run->batch;
+    const int64_t part = (int64_t)plan->micro_batch * plan->accumulation;
+    const double tokens = (double)(plan->global_batch * run->model.max_seq_len);
+    const struct model_batch batch = {rank->ids, rank->targets, plan->micro_batch,
+                                      run->model.max_seq_len};
+
+    TRY(model_begin(rank->model));
+    for (int micro = 0; micro < plan->accumulation; micro++) {
+        const int64_t in_batch = rank->worker->rank * part + (int64_t)micro * plan->micro_batch;
+        const struct model_step step = {(uint64_t)run->config.run.seed,
+                                        (uint32_t)rank->progress.step, in_batch};
+        load_windows(rank, rank->progress.position + in_batch);
+        TRY(model_load(rank->model, &batch, &step));
+        TRY(train_micro_batch(rank, rank->progress.loss_scale / tokens,
+                              micro + 1 == plan->accumulation));
+    }
+    return rank->rehearsing || rank->worker->size == 1 ? OK : reduce_rest(rank);
+}
+
+/* All of a step's forward and backward work, for nothing and without collectives. */
+static enum status rehearse_passes(struct rank *rank)
+{
+    rank->rehearsing = true;
+    const enum status status = accumulate(rank);
+    rank->rehearsing = false;
+    TRY(status);
+    return device_sync(rank->dev);
+}
+
+/* Whatever else a run does on its device. Weights, gradients and moments are zero, and stay so. */
+static enum status rehearse_rest(struct rank *rank)
+{
+    const struct model_batch batch = {rank->ids, rank->targets, rank->run->batch.micro_batch,
+                                      rank->run->model.max_seq_len};
+    const int32_t id = 0;
+    double norm;
+
+    TRY(model_evaluate_batch(rank->model, &batch));
+    TRY(model_begin(rank->model));
+    TRY(optimizer_step(&rank->optimizer, 1, 0, rank->progress.loss_scale, &norm));
+    if (rank->generator)
+        TRY(generator_append(rank->generator, &id, 1));
+    return device_sync(rank->dev);
+}
+
+enum status rank_rehearse(struct rank *rank)
+{
+    if (!rank->run->devices.on_gpus)
+        return OK;
+    /* Once as it is, once recorded; then with the collectives, when no rank has anything left to
+     * allocate or load. */
+    TRY(rehearse_passes(rank));
+    TRY(rehearse_rest(rank));
+    TRY(rehearse_passes(rank));
+    TRY(world_barrier(rank->worker));
+    TRY(accumulate(rank));
+    TRY(device_sync(rank->dev));
+    return world_barrier(rank->worker);
+}
+
+/* The loss scale is part of what was recorded. No collective is under way between two steps. */
+static enum status record_again(struct rank *rank)
+{
+    TRY(world_barrier(rank->worker));
+    TRY(device_sections_forget(rank->dev));
+    TRY(rehearse_passes(rank));
+    return world_barrier(rank->worker);
+}
+
+/* Float16 overflows where gradients are large and loses them where they are small: the loss is scaled up
+ * as far as it goes (Micikevicius et al. 2018, section 3.2). An overflow halves the scale and passes
+ * over the update; a long time without one doubles it. */
+enum { SCALE_GROWTH_STEPS = 2000 };
+
+static enum status adapt_loss_scale(struct rank *rank, double grad_norm)
+{
+    struct progress_state *progress = &rank->progress;
+    const double before = progress->loss_scale;
+
+    if (!isfinite(grad_norm) && (rank->dev->real != DTYPE_F16 || progress->loss_scale <= 1))
+        return fail(ERR_DEVICE, "step %lld: the gradient norm is %g; the weights were left as they "
+                    "are (a lower learning_rate or max_grad_norm may help)",
+                    (long long)progress->step + 1, grad_norm);
+    if (rank->dev->real != DTYPE_F16)
+        return OK;
+    if (!isfinite(grad_norm)) {
+        progress->loss_scale /= 2;
+        progress->scale_steps = 0;
+    } else if (++progress->scale_steps == SCALE_GROWTH_STEPS) {
+        progress->loss_scale *= 2;
+        progress->scale_steps = 0;
+    }
+    return progress->loss_scale == before ? OK : record_again(rank);
+}
+
+enum status rank_step(struct rank *rank, struct monitor_step *record)
+{
+    const struct run *run = rank->run;
+    struct progress_state *progress = &rank->progress;
+    const int64_t tokens = run->batch.global_batch * run->model.max_seq_len;
+    const struct tensor sums = model_sums(rank->model);
+    const double lr = schedule_lr(&run->schedule, progress->step);
+    double totals[2], grad_norm;
+
+    TRY(accumulate(rank));
+    TRY(optimizer_step(&rank->optimizer, progress->step + 1, lr, progress->loss_scale,
+                       &grad_norm));
+    TRY(device_download(rank->dev, totals, sums.data, sizeof totals));
+    TRY(adapt_loss_scale(rank, grad_norm));
+
+    progress->step++;
+    progress->position += run->batch.global_batch;
+    progress->tokens += tokens;
+    *record = (struct monitor_step){
+        .step = progress->step,
+        .epoch = progress->epoch + 1,
+        .loss = totals[0] / (double)tokens,
+        .grad_norm = grad_norm,
+        .lr = lr,
+        .tokens = tokens,
+        .tokens_total = progress->tokens,
+    };
+    return OK;
+}

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# gpu_faults.sh - what a GPU can do to a run, on emulated GPUs: it ends soon, says which GPU and which
+# call it was, and the checkpoint from before is whole and can be resumed.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+emulated_gpus 8
+time_limit=15
+
+# A run of three steps, to be resumed on so many GPUs with what should go wrong.
+first_steps() {     # GPUS
+    if [ ! -d "$work/steps$1" ]; then
+        mkdir "$work/steps$1" && cd "$work/steps$1"
+        tiny_tokens 8000
+        tiny_config dim=64 heads=2 mlp_dim=96 batch_size=2 max_steps=8 dropout=0.1 eval_every=0 \
+            lr_schedule=constant
+        expect_exit 0 "done: 3 steps" -- trainer c.ini --gpus "$1" --set training.max_steps=3
+        cd "$OLDPWD"
+    fi
+    cp -r "$work/steps$1/." .
+    before=$(fingerprint checkpoints)
+}
+
+# ends_with RULE GPUS TEXT...: each TEXT is in the one message of the failed run.
+ends_with() {
+    local rule=$1 gpus=$2 text
+
+    shift 2
+    OCTET_EMULATOR_FAIL=$rule expect_exit 1 "" -- trainer c.ini --gpus "$gpus" --resume auto \
+        --set distributed.comm_timeout=3
+    check_equal "the number of messages" "$(grep -c "^trainer: " "$work/stderr")" 1
+    for text in "$@"; do
+        grep "^trainer: " "$work/stderr" | grep -qF -- "$text" ||
+            fail "the message does not say \"$text\": $(grep "^trainer: " "$work/stderr")"
+    done
+}
+
+# Nothing of before is lost.
+check_checkpoints() {
+    check_whole checkpoints
+    rm -f checkpoints/last_checkpoint.safetensors
+    check_equal "the checkpoints" "$(fingerprint checkpoints)" "$before"
+}
+
+fault() {           # RULE GPUS TEXT...
+    first_steps "$2"
+    ends_with "$@"
+    check_checkpoints
+}
+
+# And the run goes on from there.
+then_goes_on() {    # RULE GPUS TEXT...
+    fault "$@"
+    expect_exit 0 "done: 8 steps" -- trainer c.ini --gpus "$2" --resume auto
+}
+
+run_case fault malloc:2@2 4 "rank 2: GPU 2" "MiB of memory"
+run_case fault stream:2 2 "GPU" "cudaStreamCreateWithPriority"
+run_case fault event:3 4 "GPU" "cudaEventCreateWithFlags"
+run_case fault memcpy:40@1 2 "rank 1: GPU 1" "cudaMemcpyAsync"
+run_case fault launch:adamw_kernel:3@1 2 "rank 1: GPU 1" "adamw"
+run_case fault kernel:adamw_kernel:3@3 4 "rank 3: GPU 3" "illegal memory access"
+run_case fault kernel:200@6 8 "rank 6: GPU 6" "illegal memory access"
+run_case then_goes_on kernel:200 1 "GPU 0" "illegal memory access"
+run_case fault cublas:cublasLtMatmul:9@1 2 "rank 1: GPU 1" "cublasLtMatmul"
+run_case fault cublas:cublasLtCreate:2 2 "cublasLtCreate"
+run_case fault nccl:ncclCommInitAll:1 4 "NCCL between 4 GPUs"
+run_case fault nccl:ncclAllReduce:12@5 8 "rank 5: GPU 5" "ncclAllReduce"
+run_case fault nccl-async:12@1 2 "rank 1: GPU 1" "all-reduce"
+run_case then_goes_on nccl-lost:12@2 4 "all-reduce 12" "all ranks have reached it"
+# NCCL cannot even be left; the process ends all the same.
+run_case then_goes_on nccl-async:12@3,nccl-hang:1 4 "rank 3: GPU 3" "all-reduce"
+finish
