@@ -1,7 +1,7 @@
 /* top_logits.c - the largest logits of a row: what a token is drawn from.
  *
- * A heap keeps the largest so far, with the last of them at its root. Most logits are below it, which
- * is found out for a whole run of them at once. */
+ * A heap keeps the largest so far, with the last of them at its root. Most logits are below that,
+ * which is found out for a whole run of them at once. */
 #include <math.h>
 
 #include "base/candidate.h"

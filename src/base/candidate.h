@@ -1,5 +1,5 @@
-/* candidate.h - tokens that may be drawn, by rank; a heap of them has the first, or the last, at its
- * root. */
+/* candidate.h - tokens that may be drawn, by rank; a heap of them has the first, or the last, at
+ * its root. */
 #ifndef OCTET_CANDIDATE_H
 #define OCTET_CANDIDATE_H
 

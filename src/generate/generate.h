@@ -22,8 +22,8 @@ struct sampling {
 enum status sample_token(const struct sampling *sampling, const float *logits, int n,
                          uint32_t number, uint64_t position, struct candidate *scratch,
                          int32_t *id);
-/* The same token, where only the n likeliest have been found, in order: 1 of them for temperature 0,
- * else top_k. The first one's logit is NaN if any is NaN or +inf. */
+/* The same token, where only the n likeliest have been found, in order: 1 of them for temperature
+ * 0, else top_k. The first one's logit is NaN if any is NaN or +inf. */
 enum status sample_likeliest(const struct sampling *sampling, const struct candidate *likeliest,
                              int n, uint32_t number, uint64_t position, int32_t *id);
 

@@ -99,13 +99,14 @@ struct tensor model_sums(const struct model *model);
 /* Logits (windows * length, V) of a batch, into host memory; for tests and self-tests. */
 enum status model_logits(struct model *model, const struct model_batch *batch, float *logits);
 
-/* Generation: run `count` tokens that follow the `position` tokens already in the cache. The logits
- * (V) behind the last one stay on the device, for the two below. position + count <= max_seq_len. */
+/* Generation: run `count` tokens that follow the `position` tokens already in the cache. The
+ * logits (V) behind the last one stay on the device, for the two below. position + count <=
+ * max_seq_len. */
 enum status model_extend(struct model *model, const int32_t *ids, int count, int position);
 /* Copy these logits to host memory. */
 enum status model_read_logits(struct model *model, float *logits);
-/* The k largest of the first n of them, in order; k is at most n and OPS_TOP_MAX (kernels/ops.h). NaN
- * and infinity come first, as NaN. */
+/* The k largest of the first n of them, in order; k is at most n and OPS_TOP_MAX (kernels/ops.h).
+ * NaN and infinity come first, as NaN. */
 enum status model_top(struct model *model, int n, int k, struct candidate *likeliest);
 
 #endif

@@ -128,14 +128,17 @@ static enum status rehearse_rest(struct rank *rank)
 {
     const struct model_batch batch = {rank->ids, rank->targets, rank->run->batch.micro_batch,
                                       rank->run->model.max_seq_len};
-    const int32_t id = 0;
+    const struct sampling likeliest = {.temperature = 0, .top_p = 1};
+    int32_t id = 0;
     double norm;
 
     TRY(model_evaluate_batch(rank->model, &batch));
     TRY(model_begin(rank->model));
     TRY(optimizer_step(&rank->optimizer, 1, 0, rank->progress.loss_scale, &norm));
-    if (rank->generator)
+    if (rank->generator) {
         TRY(generator_append(rank->generator, &id, 1));
+        TRY(generator_next(rank->generator, &likeliest, &id));
+    }
     return device_sync(rank->dev);
 }
 

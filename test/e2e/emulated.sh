@@ -112,6 +112,26 @@ between_backends() {    # FIRST SECOND: what stands behind "trainer"
     check_near_run logs straight 1 6 1e-4
 }
 
+# sample_text PROGRAM FILE [FLAG...]
+sample_text() {
+    expect_exit 0 "step 6" -- "$1" --checkpoint checkpoints --prompt "The " --max-length 40 "${@:3}"
+    cp "$work/stdout" "$2"
+}
+
+# The likeliest token is the same, whether the GPU finds it or the host among all logits; and float32
+# texts are those of the CPU.
+texts() {           # AMP [AMP_DTYPE]
+    gpu_run use_amp="$1" amp_dtype="${2:-bfloat16}"
+    expect_exit 0 "done: 6 steps" -- trainer c.ini --gpus 1
+    sample_text sample by_gpu --temperature 0
+    sample_text sample by_host --temperature 1 --top-k 0 --top-p 1e-9
+    cmp -s by_gpu by_host || fail "\"$(cat by_gpu)\" is not \"$(cat by_host)\""
+    [ "$1" = false ] || return 0
+    sample_text sample by_gpu --temperature 1 --top-k 40
+    sample_text sample-cpu by_cpu --temperature 1 --top-k 40 --device cpu
+    cmp -s by_gpu by_cpu || fail "\"$(cat by_gpu)\" is not \"$(cat by_cpu)\""
+}
+
 run_case as_pytorch rope_tiny 1 false
 run_case as_pytorch rope_tiny 4 false
 run_case as_pytorch learned_tiny 2 false
@@ -128,4 +148,7 @@ run_case loss_scale_falls
 run_case several_buckets
 run_case between_backends "-cpu c.ini --device cpu" " c.ini --device cuda"
 run_case between_backends " c.ini --device cuda" "-cpu c.ini --device cpu"
+run_case texts false
+run_case texts true bfloat16
+run_case texts true float16
 finish

@@ -10,6 +10,7 @@
 #include "device/cpu.h"
 #include "generate/generate.h"
 #include "generate/text_writer.h"
+#include "kernels/ops.h"
 #include "temp_folder.h"
 
 enum { VOCAB = 61, CONTEXT = 12, TEXT = 5 * CONTEXT, MAX_PROMPT = 3 * CONTEXT };
@@ -276,9 +277,39 @@ static void numbers_name_texts(void)
     models_free(&m);
 }
 
+/* As many candidates as a device finds, and one more. */
+static void many_candidates(void)
+{
+    enum { WIDE = OPS_TOP_MAX + 70 };
+    static float logits[WIDE];
+    static struct candidate scratch[WIDE];
+    struct model_config config = rotary;
+    struct generator *generator = NULL;
+    struct models m;
+    int32_t id = 1, expected = 0;
+
+    config.vocab_size = WIDE;
+    if (models_create(&m, &config)) {
+        CHECK_OK(generator_create(&generator, m.cached, WIDE));
+        generator_reset(generator, 0);
+        CHECK_OK(generator_append(generator, &id, 1));
+        for (uint64_t i = 0; i < 40; i++) {
+            const struct sampling wild = {.temperature = 100, .top_k = OPS_TOP_MAX + (int)(i % 2),
+                                          .top_p = 1, .seed = 9};
+            CHECK_OK(generator_next(generator, &wild, &id));
+            CHECK_OK(model_read_logits(m.cached, logits));
+            CHECK_OK(sample_token(&wild, logits, WIDE, 0, i, scratch, &expected));
+            CHECK(id == expected);
+        }
+    }
+    generator_destroy(generator);
+    models_free(&m);
+}
+
 static void only_tokens_of_the_tokenizer_are_drawn(void)
 {
     const struct sampling wild = {.temperature = 100, .top_p = 1};
+    const struct sampling two = {.temperature = 100, .top_k = 2, .top_p = 1};
     struct generator *generator = NULL;
     const int32_t first = VOCAB - 1;
     bool drawn[VOCAB] = {false};
@@ -295,6 +326,10 @@ static void only_tokens_of_the_tokenizer_are_drawn(void)
         }
         for (int i = 0; i < VOCAB; i++)
             CHECK(drawn[i] == (i < 3));
+        for (int i = 0; i < 100; i++) {
+            CHECK_OK(generator_next(generator, &two, &id));
+            CHECK(id >= 0 && id < 3);
+        }
         generator_destroy(generator);
         CHECK_FAILS(generator_create(&generator, m.cached, VOCAB + 1), ERR_INVALID, "62 tokens");
         CHECK_FAILS(generator_create(&generator, m.cached, 0), ERR_INVALID, "0 tokens");
@@ -475,6 +510,7 @@ int main(void)
     CASE(cache_gives_the_logits_of_a_full_pass);
     CASE(same_text_as_without_a_cache);
     CASE(numbers_name_texts);
+    CASE(many_candidates);
     CASE(only_tokens_of_the_tokenizer_are_drawn);
     CASE(wrong_calls_are_refused);
     CASE(prompts_then_texts);
