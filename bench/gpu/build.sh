@@ -8,63 +8,25 @@ libraries=()
 
 # ---- the toolkit ----
 
-# Folders that may hold include/ and lib/: the toolkit, then pip's packages, in both their layouts.
-toolkit_folders() {
-    local found python packages
-
-    [ -z "${CUDA_HOME:-}" ] || echo "$CUDA_HOME"
-    if found=$(command -v nvcc); then dirname "$(dirname "$(readlink -f "$found")")"; fi
-    echo /usr/local/cuda
-    for python in python3 python; do
-        packages=$($python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' \
-            2>/dev/null) || continue
-        ls -d "$packages"/nvidia/{cu[0-9]*,cuda_nvcc,cuda_runtime,cublas,nccl} 2>/dev/null
-    done
-    echo /usr
-}
-
-# find_first WHAT PATTERN...: the first file of these names below the folders.
-find_first() {
-    local what=$1 folder pattern file
-
-    shift
-    while read -r folder; do
-        for pattern in "$@"; do
-            for file in "$folder"/$pattern; do
-                if [ -e "$file" ]; then echo "$file"; return; fi
-            done
-        done
-    done <<<"$folders"
-    die "$what was not found in ${folders//$'\n'/, }; CUDA_HOME says where else to look"
-}
-
-find_header() {
-    local file
-
-    file=$(find_first "$1" "include/$1" "targets/x86_64-linux/include/$1") && dirname "$file"
-}
-
-# pip's packages have no lib*.so, only lib*.so.13.
-find_library() {
-    find_first "lib$1.so" {lib64,lib,targets/x86_64-linux/lib,lib/x86_64-linux-gnu}/lib"$1".so{,.*}
-}
-
-# One by one, as only an assignment shows that its command failed.
 find_toolkit() {
-    local name found
+    local line
 
-    folders=$(toolkit_folders | awk '!seen[$0]++')
     includes=
-    for name in cuda_runtime_api.h cublasLt.h nccl.h; do
-        found=$(find_header $name)
-        includes+=" -isystem $found"
-    done
-    if $emulator; then return; fi
-    nvcc=$(find_first nvcc bin/nvcc)
-    for name in cudart cublasLt nccl; do
-        found=$(find_library $name)
-        libraries+=("$found")
-    done
+    while read -r line; do
+        case $line in
+        nvcc=*) nvcc=${line#*=} ;;
+        include=*) includes+=" -isystem ${line#*=}" ;;
+        library=*) libraries+=("${line#*=}") ;;
+        esac
+    done < <("$root/kernels/cuda/find_toolkit.sh")
+    [ -n "$includes" ] || die "no headers of CUDA, cuBLASLt and NCCL were found; CUDA_HOME says where"
+    if $emulator; then
+        nvcc=
+        libraries=()
+        return
+    fi
+    [ -n "$nvcc" ] || die "nvcc was not found; CUDA_HOME says where"
+    [ ${#libraries[@]} -gt 0 ] || die "cudart, cuBLASLt or NCCL was not found; CUDA_HOME says where"
     if [ -z "$arch" ]; then
         arch=$(query_gpu compute_cap)
         arch=${arch//./}
