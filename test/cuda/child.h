@@ -19,6 +19,23 @@ struct child_case {
     char *const *settings;  /* "NAME=VALUE" strings, ended by NULL */
 };
 
+static char **child_names;          /* of the cases to run; NULL: all */
+
+/* Cases named on the command line are the only ones to run. */
+static inline void child_arguments(int argc, char **argv)
+{
+    child_names = argc > 1 ? argv + 1 : NULL;
+}
+
+static inline bool child_is_wanted(const char *name)
+{
+    bool wanted = !child_names;
+
+    for (char **names = child_names; names && *names; names++)
+        wanted = wanted || strcmp(*names, name) == 0;
+    return wanted;
+}
+
 /* The child's standard error, and its status, or -1. */
 static inline int child_start(const struct child_case *c, char *said, size_t size)
 {
@@ -50,6 +67,8 @@ static inline void child_run(struct child_case c)
 {
     static char said[1 << 16];
 
+    if (!child_is_wanted(c.name))
+        return;
     check_case_failed = false;
     const int status = child_start(&c, said, sizeof said);
     const bool stopped = WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;

@@ -500,29 +500,33 @@ static void check_rope(void)
         }
 }
 
-/* Every kernel, and not much more: for runs that are slow or many. */
+/* Every kernel in all its variants, and not much more: for runs that are slow or many. */
 static void check_each(void)
 {
     static const int64_t widths[] = {33, 64, 1032};
+    static const double rates[] = {0, 0.3};
     static const struct embedding_size tables[] = {{2, 300, 33, 9, true}, {1, 77, 64, 5, true}};
-    static const struct attention_size heads = {3, 5, 2, 6, 0};
+    static const struct attention_size heads[] = {{3, 5, 2, 6, 0}, {1, 3, 1, 64, 0}};
+    static const struct top_size list = {20000, 19999, 1000};
 
     for (size_t i = 0; i < COUNT_OF(tables); i++) {
         try_embedding_forward(&tables[i]);
         try_embedding_backward(&tables[i]);
+        try_rope(&heads[i], 1, i % 2 == 0);
     }
     for (size_t i = 0; i < COUNT_OF(widths); i++) {
         try_layernorm_forward(5, widths[i]);
         try_layernorm_backward(7, widths[i]);
-        try_add_layernorm(3, widths[i], 0.3, false);
-        try_gelu_forward(3, widths[i], 0.3, false);
-        try_gelu_backward(3, widths[i], 0.3, false);
-        try_add_dropout_forward(3, widths[i], 0.3, false);
-        try_add_dropout_backward(3, widths[i], 0.3);
         try_cross_entropy(5, widths[i], 0.5, 5);
+        for (size_t k = 0; k < COUNT_OF(rates); k++) {
+            try_add_layernorm(3, widths[i], rates[k], false);
+            try_gelu_forward(3, widths[i], rates[k], false);
+            try_gelu_backward(3, widths[i], rates[k], false);
+            try_add_dropout_forward(3, widths[i], rates[k], false);
+            try_add_dropout_backward(3, widths[i], rates[k]);
+        }
     }
-    try_rope(&heads, 1, false);
-    try_rope(&heads, 1, true);
+    try_top_logits(&list, 0);
     try_sum(1000);
     try_sum_of_squares(1000);
     try_cast(1000);

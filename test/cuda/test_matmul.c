@@ -519,8 +519,9 @@ static void linear_layers(void)
     device_destroy(dev);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    child_arguments(argc, argv);
     CHILD_CASE(products_timed, "OCTET_EMULATED_GPUS=1");
     CHILD_CASE(products_deterministic, "OCTET_EMULATOR_STREAMS=random");
     CHILD_CASE(plans_are_kept, "OCTET_EMULATED_GPUS=1");

@@ -347,8 +347,8 @@ static void groups_that_cannot_be(void)
     CHECK_FAILS(cuda_group_create_nccl(&group, 2, twice, barrier, 1), ERR_COMM, "invalid usage");
     CHECK_FAILS(cuda_group_create_nccl(&group, 2, beyond, barrier, 1), ERR_COMM,
                 "invalid argument");
-    CHECK_FAILS(cuda_group_create_loopback(&group, LOOPBACK_MAX_RANKS + 1, barrier, 1), ERR_COMM,
-                "9 ranks on one GPU: expected 1 to 8");
+    CHECK_FAILS(cuda_group_create_loopback(&group, LOOPBACK_MAX_RANKS + 1, barrier, 1),
+                ERR_INVALID, "9 ranks on one GPU, expected 1 to 8");
     CHECK(group == NULL);
     CHECK_OK(cuda_group_destroy(NULL));
     barrier_destroy(barrier);
@@ -483,6 +483,34 @@ static void order_on_two_streams(void)
     CHECK(cudaStreamDestroy(other) == cudaSuccess);
 }
 
+static void nap(void *unused)
+{
+    static const struct timespec fifty_ms = {0, 50000000};
+
+    (void)unused;
+    nanosleep(&fifty_ms, NULL);
+}
+
+/* Rank 1 takes three times as long as the limit, but something moves all the while. */
+static void slow_rank_is_not_missing(void)
+{
+    enum { NAPS = 30 };
+    ncclResult_t error;
+    struct pair pair;
+    int go = 0;
+
+    pair_create(&pair);
+    stream_stall(pair.streams[1], &go);
+    for (int i = 0; i < NAPS; i++)
+        CHECK(cudaLaunchHostFunc(pair.streams[1], nap, NULL) == cudaSuccess);
+    for (int rank = 0; rank < 2; rank++)
+        CHECK(pair_sum(&pair, rank, 10, ncclFloat32) == ncclSuccess);
+    __atomic_store_n(&go, 1, __ATOMIC_RELEASE);
+    CHECK(cudaStreamSynchronize(pair.streams[0]) == cudaSuccess);
+    CHECK(ncclCommGetAsyncError(pair.comms[0], &error) == ncclSuccess && error == ncclSuccess);
+    pair_abort(&pair);
+}
+
 static void rank_is_missing(void)
 {
     struct pair pair;
@@ -490,6 +518,28 @@ static void rank_is_missing(void)
     pair_create(&pair);
     CHECK(pair_sum(&pair, 0, 10, ncclFloat32) == ncclSuccess);
     CHECK(cudaStreamSynchronize(pair.streams[0]) == cudaSuccess);
+}
+
+/* Both would have a GPU wait for the other ranks, which may wait for this thread. */
+static void allocated_while_pending(void)
+{
+    struct pair pair;
+    void *memory;
+
+    pair_create(&pair);
+    CHECK(pair_sum(&pair, 0, 10, ncclFloat32) == ncclSuccess);
+    CHECK(cudaMalloc(&memory, 1) == cudaSuccess);       /* on device 1 */
+    CHECK(cudaSetDevice(0) == cudaSuccess);
+    (void)cudaMalloc(&memory, 1);
+}
+
+static void freed_while_pending(void)
+{
+    struct pair pair;
+
+    pair_create(&pair);
+    CHECK(pair_sum(&pair, 0, 10, ncclFloat32) == ncclSuccess);
+    (void)cudaFree(pair.memory[0]);
 }
 
 static void destroyed_while_pending(void)
@@ -523,8 +573,9 @@ static void memory_of_another_device(void)
 #define GPUS "OCTET_EMULATED_GPUS=8"
 #define FAIL(rule) "OCTET_EMULATOR_FAIL=" rule
 
-int main(void)
+int main(int argc, char **argv)
 {
+    child_arguments(argc, argv);
     CHILD_CASE(nccl_sums, GPUS);
     CHILD_CASE(loopback_sums, GPUS);
     CHILD_CASE(nccl_sums, GPUS, "OCTET_EMULATOR_STREAMS=random", "OCTET_EMULATOR_SEED=1");
@@ -539,7 +590,7 @@ int main(void)
                "OCTET_EMULATOR_TIMEOUT=0.5");
     CHILD_CASE(nccl_fails_later, GPUS, FAIL("nccl-async:ncclAllReduce:2@1"));
     CHILD_CASE(nccl_fails_at_once, GPUS, FAIL("nccl:ncclAllReduce:2@1"));
-    CHILD_CASE(gpu_is_lost, GPUS, FAIL("kernel:sum_kernel:1@1"));
+    CHILD_CASE(gpu_is_lost, GPUS, FAIL("kernel:loopback_sum_kernel:1@1"));
     CHILD_CASE(nccl_does_not_start, GPUS, FAIL("nccl:ncclCommInitAll:1"));
     CHILD_CASE(groups_that_cannot_be, GPUS);
     CHILD_CASE(abort_hangs, GPUS, FAIL("nccl-hang:ncclCommAbort:1@0"));
@@ -547,7 +598,10 @@ int main(void)
     CHILD_CASE(calls_that_differ, GPUS);
     CHILD_CASE(calls_that_are_refused, GPUS);
     CHILD_CASE(order_on_two_streams, GPUS);
+    CHILD_CASE(slow_rank_is_not_missing, GPUS, "OCTET_EMULATOR_TIMEOUT=0.5");
     CHILD_STOPS(rank_is_missing, "missing ranks: 1", GPUS, "OCTET_EMULATOR_TIMEOUT=0.2");
+    CHILD_STOPS(allocated_while_pending, "cudaMalloc on device 0 while a collective", GPUS);
+    CHILD_STOPS(freed_while_pending, "cudaFree on device 0 while a collective", GPUS);
     CHILD_STOPS(destroyed_while_pending, "rank 0 has a collective pending", GPUS);
     CHILD_STOPS(used_after_close, "the communicator of rank 0 is closed", GPUS);
     CHILD_STOPS(memory_of_another_device, "ncclAllReduce", GPUS);

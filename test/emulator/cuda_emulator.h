@@ -118,12 +118,16 @@ void check_struct_argument(const launch &launch, const void *bytes, size_t size)
 /* Queue the launch; its error is for cudaGetLastError. */
 void submit_launch(launch launch, std::function<void()> thread_body);
 
-template <class T> void check_argument(const launch &launch, const T &argument)
+template <class T> void check_argument(const launch &launch, T argument)
 {
-    if constexpr (std::is_pointer_v<T>)
+    if constexpr (std::is_pointer_v<T>) {
         check_pointer_argument(launch, reinterpret_cast<const void *>(argument));
-    else if constexpr (std::is_class_v<T>)
+    } else if constexpr (std::is_class_v<T>) {
+#if defined(__GNUC__) && !defined(__clang__)
+        __builtin_clear_padding(&argument);     /* may hold part of an older pointer */
+#endif
         check_struct_argument(launch, &argument, sizeof argument);
+    }
 }
 
 /* Arguments are converted and copied now, as <<<>>> does, not when the kernel runs. */

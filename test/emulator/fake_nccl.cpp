@@ -2,9 +2,10 @@
  *
  * A collective is over when every rank's stream has come to it; the last one to come adds up all
  * ranks' data, in rank order. Where NCCL would hang or give wrong results, the ranks get an
- * asynchronous error that says why: calls that do not agree, and ranks that are still missing after
- * OCTET_EMULATOR_TIMEOUT seconds (default 5). A program that takes no notice is stopped after twice
- * that time.
+ * asynchronous error that says why: calls that do not agree, and ranks that are still missing when
+ * nothing has moved on any device for OCTET_EMULATOR_TIMEOUT seconds (settings.h). A program that
+ * takes no notice is stopped after twice that time, and one that allocates or frees memory of a
+ * device while a collective is under way there, which may wait for ever, at once.
  *
  * OCTET_EMULATOR_FAIL kinds (fault.h), NAME being the function:
  *     nccl          the call itself fails with ncclSystemError (any function that can fail)
@@ -13,7 +14,6 @@
  *     nccl-hang     ncclCommAbort: never returns */
 #include <nccl.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include <algorithm>
 #include <atomic>
@@ -74,20 +74,22 @@ struct ncclComm {
 
 namespace {
 
-double time_limit()
-{
-    static const double limit = [] {
-        const char *text = getenv("OCTET_EMULATOR_TIMEOUT");
-        char *end = nullptr;
-        const double seconds = text ? strtod(text, &end) : 5;
-        if (text && (end == text || *end || !(seconds > 0))) {
-            fprintf(stderr, "emulator: OCTET_EMULATOR_TIMEOUT=%s: expected seconds\n", text);
-            exit(2);
-        }
-        return seconds;
-    }();
+/* Collectives that are neither over nor aborted, for each device. */
+std::atomic<int> under_way[64];
 
-    return limit;
+/* When an operation has last been seen to end, on any device. */
+clock_type::time_point last_move()
+{
+    static std::mutex mutex;
+    static uint64_t n_seen;
+    static clock_type::time_point seen;
+    const std::lock_guard<std::mutex> lock(mutex);
+    const uint64_t n_done = emulator::operations_done();
+
+    if (n_done != n_seen)
+        seen = clock_type::now();
+    n_seen = n_done;
+    return seen;
 }
 
 /* For the time of a call: NCCL lets only one thread use a communicator. */
@@ -177,16 +179,19 @@ void come(clique &group, int rank, uint64_t number, collective &here, const requ
 /* Report what has waited too long; the group is locked. */
 void check_time(clique &group)
 {
+    const double limit = emulator::environment().timeout;
+
     for (auto &[number, here] : group.collectives) {
-        const std::chrono::duration<double> waited = clock_type::now() - here.first_came;
-        if (here.complete || here.n_come == 0 || waited.count() < time_limit())
+        const std::chrono::duration<double> waited =
+            clock_type::now() - std::max(here.first_came, last_move());
+        if (here.complete || here.n_come == 0 || waited.count() < limit)
             continue;
         std::string missing;
         for (size_t rank = 0; rank < here.has_come.size(); rank++)
             if (!here.has_come[rank])
                 missing += (missing.empty() ? " " : ", ") + std::to_string(rank);
-        if (waited.count() > 2 * time_limit())
-            emulator::stop("ncclAllReduce number %llu is not over after %g s, missing ranks:%s",
+        if (waited.count() > 2 * limit)
+            emulator::stop("ncclAllReduce number %llu: nothing moves for %g s, missing ranks:%s",
                            static_cast<unsigned long long>(number + 1), waited.count(),
                            missing.empty() ? " none" : missing.c_str());
         if (!here.late && here.agreed && !missing.empty())
@@ -214,6 +219,7 @@ bool take_part(clique &group, int rank, uint64_t number, const request &request)
     check_time(group);
     if (!here.complete)
         return false;
+    under_way[group.communicators[index].device]--;
     group.n_done[index]++;
     if (++here.n_gone == group.size())
         group.collectives.erase(number);
@@ -235,6 +241,13 @@ void close(ncclComm *communicator)
         delete[] group->communicators;
 }
 
+}
+
+void emulator::require_no_collective(const char *call, int device)
+{
+    if (under_way[device] > 0)
+        stop("%s on device %d while a collective is under way there: it may wait for other ranks "
+             "for ever", call, device);
 }
 
 const char *ncclGetErrorString(ncclResult_t result)
@@ -325,6 +338,7 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataTyp
             group->last_error = "an error that was asked for";
         }
     }
+    under_way[device]++;
     const cudaError_t error = emulator::enqueue(stream, "ncclAllReduce", [=] {
         if (!lost)
             return take_part(*group, rank, number, request);
@@ -366,6 +380,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t communicator)
 ncclResult_t ncclCommAbort(ncclComm_t communicator)
 {
     const std::shared_ptr<clique> group = communicator->group;
+    const size_t index = static_cast<size_t>(communicator->rank);
     const auto all_abort = [&group] {
         return std::find(group->aborted.begin(), group->aborted.end(), false) ==
                group->aborted.end();
@@ -376,7 +391,9 @@ ncclResult_t ncclCommAbort(ncclComm_t communicator)
         std::unique_lock<std::mutex> lock(group->mutex);
         if (emulator::fault_due("nccl", "ncclCommAbort", communicator->device))
             return ncclSystemError;
-        group->aborted[static_cast<size_t>(communicator->rank)] = true;
+        group->aborted[index] = true;
+        under_way[communicator->device] -= static_cast<int>(group->n_queued[index] -
+                                                            group->n_done[index]);
         group->changed.notify_all();
         if (group->n_done != group->n_queued)
             group->changed.wait(lock, all_abort);

@@ -215,6 +215,7 @@ cudaError_t cudaMalloc(void **pointer, size_t bytes)
 
     if (lost != cudaSuccess)
         return lost;
+    require_no_collective("cudaMalloc", current_device());
     if (fault_due("malloc", ""))
         return record_error(cudaErrorMemoryAllocation);
     return allocate(pointer, bytes, current_device());
@@ -225,8 +226,10 @@ cudaError_t cudaFree(void *pointer)
     if (!pointer)
         return cudaSuccess;
     const int owner = memory_owner(pointer);
-    if (owner >= 0)
+    if (owner >= 0) {
+        require_no_collective("cudaFree", owner);
         wait_for_device(owner);
+    }
     if (!forget(pointer, false, true))
         return record_error(cudaErrorInvalidValue);
     free(pointer);
@@ -245,6 +248,7 @@ cudaError_t cudaFreeAsync(void *pointer, cudaStream_t)
 
 cudaError_t cudaHostAlloc(void **pointer, size_t bytes, unsigned)
 {
+    require_no_collective("cudaHostAlloc", current_device());
     if (fault_due("host", ""))
         return record_error(cudaErrorMemoryAllocation);
     return allocate(pointer, bytes, PINNED_HOST);
@@ -259,6 +263,7 @@ cudaError_t cudaFreeHost(void *pointer)
 {
     if (!pointer)
         return cudaSuccess;
+    require_no_collective("cudaFreeHost", current_device());
     for (int device = 0; device < environment().devices; device++)
         wait_for_device(device);
     if (!forget(pointer, true, true))

@@ -23,6 +23,10 @@ cudaError_t enqueue(cudaStream_t stream, const char *name, std::function<bool()>
  * come. */
 uint64_t operations_done(void);
 
+/* Stop with a message if a collective is under way on the device: `call` may wait for all that the
+ * device does, and so for other ranks, which may wait for this one. */
+void require_no_collective(const char *call, int device);
+
 /* Of the calling thread, and of a stream. */
 int current_device(void);
 int stream_device(cudaStream_t stream);

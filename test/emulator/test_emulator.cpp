@@ -545,6 +545,7 @@ static void settings_that_make_no_sense(void)
                   "expected a number");
     CHECK_STOPPED(run_case({"OCTET_EMULATOR_ORDER=sideways"}, start), "sideways",
                   "expected one of forward reversed random");
+    CHECK_STOPPED(run_case({"OCTET_EMULATOR_TIMEOUT=soon"}, start), "soon", "expected seconds");
     for (const char *rules : {"malloc", "malloc:0", "malloc:1@x", ":1", "malloc:1,,malloc:2"}) {
         const std::string setting = std::string("OCTET_EMULATOR_FAIL=") + rules;
         CHECK_STOPPED(run_case({setting.c_str()}, start), "expected KIND[:NAME]:N[@DEVICE]");
