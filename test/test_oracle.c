@@ -1,6 +1,6 @@
 /* test_oracle.c - the model and its training against numbers that PyTorch computed: logits and
  * gradients of the first batch, then 20 optimizer steps; with every compiled variant of the
- * kernels. */
+ * kernels. In bfloat16 the losses of these steps. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -18,6 +18,9 @@ static const double FORWARD_TOLERANCE = 2e-5;
 static const double LOSS_TOLERANCE = 1e-5;
 static const double NORM_TOLERANCE = 1e-4;
 static const double WEIGHT_TOLERANCE = 1e-4;
+/* In bfloat16, relatively. All 20 losses lie within 2% of each other, so it takes this much to tell
+ * that their model learns as it should. */
+static const double ROUNDED_LOSS_TOLERANCE = 0.001;
 
 static const char *const files[] = {
     OCTET_SOURCE_DIR "/test/data/rope_tiny.safetensors",
@@ -38,10 +41,12 @@ struct oracle {
 
 /* What the case in progress runs on. */
 static struct cpu_variant variant;
+static enum dtype real;
 static int n_threads;
 
 /* The largest errors met, for the end of the output. */
 static double worst_logit, worst_gradient, worst_loss, worst_norm, worst_weight;
+static double worst_rounded_loss;
 
 static double number_of(const struct oracle *o, const char *key)
 {
@@ -181,7 +186,7 @@ static enum status open_oracle(struct oracle *o, const char *path)
                                     (int64_t)number_of(o, "warmup_steps"), o->steps};
 
     variant.fill(&table);
-    TRY(cpu_device_create_with(&o->dev, 0, n_threads, &table, DTYPE_F32, variant.name));
+    TRY(cpu_device_create_with(&o->dev, 0, n_threads, &table, real, variant.name));
     TRY(model_create(&o->model, o->dev, &o->config, o->batch, MODEL_TRAIN, NULL));
     o->values = calloc((size_t)model_param_table(o->model)->flat_count, sizeof *o->values);
     if (!o->values)
@@ -293,6 +298,24 @@ static void check_training(struct oracle *o)
     optimizer_free(&optimizer);
 }
 
+static void check_rounded_losses(struct oracle *o)
+{
+    const char *losses = data_of(o, "losses", DTYPE_F64, o->steps);
+    struct optimizer optimizer;
+
+    if (!losses)
+        return;
+    CHECK_OK(optimizer_create(&optimizer, o->dev, o->model, &o->optimizer));
+    for (int s = 0; s < o->steps; s++) {
+        const double ratio = train_batch(o, s) / double_at(losses, s);
+        double norm = NAN;
+        CHECK_OK(optimizer_step(&optimizer, s + 1, schedule_lr(&o->schedule, s), 1, &norm));
+        CHECK_NEAR(ratio, 1, ROUNDED_LOSS_TOLERANCE);
+        worst_rounded_loss = fmax(worst_rounded_loss, fabs(ratio - 1));
+    }
+    optimizer_free(&optimizer);
+}
+
 static void follow(void)
 {
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
@@ -302,6 +325,8 @@ static void follow(void)
         } else if (o.batch * o.config.max_seq_len > MOST_TOKENS) {
             check_report(__FILE__, __LINE__, "%s: more than %d tokens in a batch", files[i],
                          MOST_TOKENS);
+        } else if (real == DTYPE_BF16) {
+            check_rounded_losses(&o);
         } else {
             check_first_batch(&o);
             check_generation(&o);
@@ -311,21 +336,29 @@ static void follow(void)
     }
 }
 
-int main(void)
+static void follow_variants(enum dtype dtype, const char *type_name)
 {
     struct cpu_variant variants[CPU_MAX_VARIANTS];
-    const int n_variants = cpu_variants(variants);
+    const int n_variants = cpu_variants(variants, dtype);
 
+    real = dtype;
     for (int i = 0; i < n_variants; i++)
         for (n_threads = 1; variants[i].usable && n_threads <= 2; n_threads++) {
             char name[64];
             variant = variants[i];
-            snprintf(name, sizeof name, "%s, %d thread%s", variant.name, n_threads,
+            snprintf(name, sizeof name, "%s, %s, %d thread%s", type_name, variant.name, n_threads,
                      n_threads == 1 ? "" : "s");
             check_run(name, follow);
         }
+}
+
+int main(void)
+{
+    follow_variants(DTYPE_F32, "float32");
+    follow_variants(DTYPE_BF16, "bfloat16");
     printf("largest errors: logits %.2g, gradients %.2g, weights %.2g of the largest element; "
            "losses %.2g; norms %.2g relative\n", worst_logit, worst_gradient, worst_weight,
            worst_loss, worst_norm);
+    printf("largest error of the losses in bfloat16: %.2g relative\n", worst_rounded_loss);
     return check_finish();
 }

@@ -46,8 +46,10 @@ list_sources() {
     local source
 
     the_gpu=(src/base/{status,tensor,team}.c src/model/*.c src/device/cpu.c src/device/cuda*.c
-             src/train/optimizer.c kernels/ops.c kernels/cpu/*.c kernels/cuda/table.c
-             kernels/cuda/*.cu)
+             src/train/optimizer.c kernels/ops.c kernels/cuda/table.c kernels/cuda/*.cu)
+    for source in kernels/cpu/*.c; do
+        if [ "$source" != kernels/cpu/matmul_bf16.c ]; then the_gpu+=("$source"); fi
+    done
     if $emulator; then
         for source in test/emulator/*.cpp; do
             case $source in *planted* | *race* | *test_*) ;; *) the_gpu+=("$source") ;; esac
@@ -56,7 +58,8 @@ list_sources() {
     the_kernels=(bench/gpu/{kernels,cases,bench}.c test/ops/calls.c)
     the_steps=(bench/gpu/{steps,bench}.c)
     the_check_step=(bench/gpu/{check_step,bench}.c)
-    the_test_cuda_ops=(test/cuda/test_cuda_ops.c test/ops/{calls,check_*,reference,trial}.c)
+    the_test_cuda_ops=(test/cuda/test_cuda_ops.c
+                       test/ops/{calls,check_*,element,real_types,reference,trial}.c)
     the_test_attention=(test/cuda/test_attention.cpp test/ops/reference.c)
 }
 
@@ -91,7 +94,9 @@ compile() {
     case $source in
     kernels/cpu/*) optimize+=" -O3 -fno-trapping-math -DCPU_VARIANT=double -DCPU_REAL_DOUBLE" ;;
     # Only the CPU kernels in double are built: they need no library, and nothing asks for others.
-    src/device/cpu.c) optimize+=" -fopenmp -Dcpu_fill_ops_plain=cpu_fill_ops_double" ;;
+    src/device/cpu.c)
+        optimize+=" -fopenmp -Dcpu_fill_ops_plain=cpu_fill_ops_double"
+        optimize+=" -Dcpu_fill_ops_plain_bf16=cpu_fill_ops_double" ;;
     esac
     case $source in
     *.c) command="${CC:-cc} -std=gnu17 $optimize" ;;
@@ -119,7 +124,6 @@ link_program() {
     for source in "${sources[@]}" "${the_gpu[@]}"; do
         parts+=("$build/${source//\//-}.o")
     done
-    if [ "$1" = test_cuda_ops ]; then parts+=(-Wl,--wrap=trial_run); fi
     for library in "${libraries[@]}"; do
         parts+=("$library" "-Wl,-rpath,$(dirname "$library")")
     done

@@ -6,11 +6,57 @@
  * whole head, dK and dV are sums in a fixed order. */
 #include "kernels/cpu/vector_math.h"
 
-#include <string.h>
+/* A row of numbers, one for each key, is filled up to a multiple of this: loops over it then end
+ * with a whole vector. */
+enum { LANES = 32 };
+
+static int64_t padded(int64_t keys)
+{
+    return (keys + LANES - 1) / LANES * LANES;
+}
+
+/* The thread's scratch, for as many keys as the call has; thread_scratch() in cpu.c knows its size.
+ * p and ds go into further products and so are real; where that is calc as well, they take the
+ * place of scores and dp. */
+struct scratch {
+    calc *scores, *dp;          /* (block, padded keys) */
+    real *p, *ds;               /* (block, padded keys) */
+    calc *out;                  /* (block, D) */
+    calc *dk, *dv;              /* (keys, D) */
+    calc *factors;              /* (padded keys), of the dropout */
+};
+
+static void *take(char **rest, int64_t count, size_t size)
+{
+    void *taken = *rest;
+
+    *rest += ((size_t)count * size + 63) / 64 * 64;
+    return taken;
+}
+
+static struct scratch scratch_of(struct device *dev, int thread, int64_t keys, int64_t size)
+{
+    const bool in_place = sizeof(real) == sizeof(calc);
+    const int64_t tile = CPU_QUERY_BLOCK * padded(keys);
+    char *rest = cpu_thread_scratch(dev, thread);
+    struct scratch s;
+
+    s.scores = take(&rest, tile, sizeof(calc));
+    s.dp = take(&rest, tile, sizeof(calc));
+    s.p = in_place ? (void *)s.scores : take(&rest, tile, sizeof(real));
+    s.ds = in_place ? (void *)s.dp : take(&rest, tile, sizeof(real));
+    s.out = take(&rest, CPU_QUERY_BLOCK * size, sizeof(calc));
+    s.dk = take(&rest, keys * size, sizeof(calc));
+    s.dv = take(&rest, keys * size, sizeof(calc));
+    s.factors = take(&rest, padded(keys), sizeof(calc));
+    return s;
+}
 
 struct attention {
-    real *out, *lse, *dqkv;
-    const real *qkv, *dout, *saved_out, *saved_lse;
+    real *out, *dqkv;
+    calc *lse;
+    const real *qkv, *dout, *saved_out;
+    const calc *saved_lse;
     int64_t batch, length, heads, size;     /* B, T, H, D */
     const struct dropout *dropout;
     struct device *dev;
@@ -22,29 +68,59 @@ static struct attention attention_of(struct device *dev, const struct tensor *qk
                               .heads = qkv->shape[2] / 3, .size = qkv->shape[3], .dev = dev};
 }
 
-/* scores (rows, keys) -> exp(scores - log sum exp) where key <= query, 0 behind; returns lse. */
-static real softmax_row(real *scores, int64_t visible, int64_t keys)
+/* Of the scores. */
+static calc scale_of(int64_t size)
 {
-    real largest = scores[0], total = 0;
+    return 1 / (calc)sqrt((double)size);
+}
 
+/* p = exp(scale (scores - the largest)) times the dropout's factors (NULL: none) where
+ * key <= query, 0 behind; `inverse` = 1 / the sum of the exponentials, by which p is still to be
+ * multiplied. Returns lse. */
+static calc softmax_row(real *p, calc *inverse, calc *scores, const calc *factors, int64_t visible,
+                        int64_t keys, calc scale)
+{
+    const int64_t end = padded(visible);
+    calc largest = scores[0], total = 0;
+
+    for (int64_t j = visible; j < end; j++)
+        scores[j] = -INFINITY;
     VECTOR_MAX(largest)
-    for (int64_t j = 0; j < visible; j++)
+    for (int64_t j = 0; j < end; j++)
         largest = scores[j] > largest ? scores[j] : largest;
-    VECTOR_SUM(total)
-    for (int64_t j = 0; j < visible; j++) {
-        scores[j] = real_exp(scores[j] - largest);
-        total += scores[j];
+    if (factors) {
+        VECTOR_SUM(total)
+        for (int64_t j = 0; j < end; j++) {
+            const calc power = real_exp((scores[j] - largest) * scale);
+            total += power;
+            p[j] = narrow(power * factors[j]);
+        }
+    } else {
+        VECTOR_SUM(total)
+        for (int64_t j = 0; j < end; j++) {
+            const calc power = real_exp((scores[j] - largest) * scale);
+            total += power;
+            p[j] = narrow(power);
+        }
     }
-    const real inverse = 1 / total;
-    VECTOR
-    for (int64_t j = 0; j < visible; j++)
-        scores[j] *= inverse;
-    memset(scores + visible, 0, (size_t)(keys - visible) * sizeof *scores);
-    return largest + (real)log((double)total);
+    memset(p + visible, 0, (size_t)(keys - visible) * sizeof *p);
+    *inverse = 1 / total;
+    return largest * scale + (calc)log((double)total);
+}
+
+/* out (rows, D), a row every `stride` = sums (rows, D) times each row's factor. */
+static void scale_rows(real *out, int64_t stride, const calc *sums, const calc *factors,
+                       int64_t rows, int64_t size)
+{
+    for (int64_t i = 0; i < rows; i++) {
+        VECTOR
+        for (int64_t c = 0; c < size; c++)
+            out[i * stride + c] = narrow(sums[i * size + c] * factors[i]);
+    }
 }
 
 /* Factors of one query's dropped probabilities; `row` as in struct dropout. */
-static void dropout_factors(real *factors, const struct attention *a, int64_t row, int64_t head,
+static void dropout_factors(calc *factors, const struct attention *a, int64_t row, int64_t head,
                             int64_t visible)
 {
     struct dropout one_head = *a->dropout;
@@ -64,28 +140,26 @@ static void forward_task(void *context, int task, int thread)
     const int64_t T = a->length, H = a->heads, D = a->size, stride = 3 * H * D;
     const int64_t b = task / H, h = task % H;
     const real *q = a->qkv + b * T * stride + h * D, *k = q + H * D, *v = k + H * D;
-    const real scale = 1 / (real)sqrt((double)D);
-    real *scores = cpu_thread_scratch(a->dev, thread);
-    real *factors = scores + CPU_QUERY_BLOCK * T;
+    const bool drops = a->dropout->rate > 0;
+    const struct scratch s = scratch_of(a->dev, thread, T, D);
+    calc inverse[CPU_QUERY_BLOCK];
 
     for (int64_t first = 0; first < T; first += CPU_QUERY_BLOCK) {
         const int64_t keys = slice_end(first, CPU_QUERY_BLOCK, T), rows = keys - first;
 
-        CPU_NAME(gemm)(false, true, rows, keys, D, scale, q + first * stride, stride, k, stride, 0,
-                       scores, keys);
+        CPU_NAME(gemm_sum)(false, true, rows, keys, D, q + first * stride, stride, k, stride, false,
+                           s.scores, padded(keys));
         for (int64_t i = 0; i < rows; i++) {
             const int64_t visible = first + i + 1;
-            real *row = scores + i * keys;
-            a->lse[(b * H + h) * T + first + i] = softmax_row(row, visible, keys);
-            if (a->dropout->rate > 0) {
-                dropout_factors(factors, a, b * T + first + i, h, visible);
-                VECTOR
-                for (int64_t j = 0; j < visible; j++)
-                    row[j] *= factors[j];
-            }
+            if (drops)
+                dropout_factors(s.factors, a, b * T + first + i, h, visible);
+            a->lse[(b * H + h) * T + first + i] =
+                softmax_row(s.p + i * padded(keys), &inverse[i], s.scores + i * padded(keys),
+                            drops ? s.factors : NULL, visible, keys, scale_of(D));
         }
-        CPU_NAME(gemm)(false, false, rows, D, keys, 1, scores, keys, v, stride, 0,
-                       a->out + ((b * T + first) * H + h) * D, H * D);
+        CPU_NAME(gemm_sum)(false, false, rows, D, keys, s.p, padded(keys), v, stride, false,
+                           s.out, D);
+        scale_rows(a->out + ((b * T + first) * H + h) * D, H * D, s.out, inverse, rows, D);
     }
 }
 
@@ -102,27 +176,51 @@ static enum status attention_forward(struct device *dev, const struct tensor *ou
     return OK;
 }
 
-/* One query of the backward pass. With p its probabilities, f its dropout factors, dp = dout v^T:
- * p <- p f (for dV), dp <- p (dp f - sum_j p f dp) scale (dS, for dQ and dK). */
-static void backward_row(real *p, real *dp, const real *factors, int64_t visible, int64_t keys,
-                         real lse, real delta, real scale)
+/* One query of the backward pass. With w its probabilities, f its dropout's factors (NULL: none),
+ * dp = dout v^T: p = w f (for dV), ds = w (dp f - sum_j w f dp) scale (for dQ and dK). */
+static void backward_row(real *p, real *ds, const calc *scores, const calc *dp, const calc *factors,
+                         int64_t visible, int64_t keys, calc lse, calc delta, calc scale)
 {
+    const int64_t end = padded(visible);
+
     if (factors) {
         VECTOR
-        for (int64_t j = 0; j < visible; j++) {
-            const real probability = real_exp(p[j] - lse);
-            dp[j] = probability * (dp[j] * factors[j] - delta) * scale;
-            p[j] = probability * factors[j];
+        for (int64_t j = 0; j < end; j++) {
+            const calc probability = real_exp(scores[j] * scale - lse);
+            ds[j] = narrow(probability * (dp[j] * factors[j] - delta) * scale);
+            p[j] = narrow(probability * factors[j]);
         }
     } else {
         VECTOR
-        for (int64_t j = 0; j < visible; j++) {
-            p[j] = real_exp(p[j] - lse);
-            dp[j] = p[j] * (dp[j] - delta) * scale;
+        for (int64_t j = 0; j < end; j++) {
+            const calc probability = real_exp(scores[j] * scale - lse);
+            ds[j] = narrow(probability * (dp[j] - delta) * scale);
+            p[j] = narrow(probability);
         }
     }
     memset(p + visible, 0, (size_t)(keys - visible) * sizeof *p);
-    memset(dp + visible, 0, (size_t)(keys - visible) * sizeof *dp);
+    memset(ds + visible, 0, (size_t)(keys - visible) * sizeof *ds);
+}
+
+/* p and ds of the queries first .. keys - 1 of one head, from their scores and dp. */
+static void backward_rows(const struct attention *a, const struct scratch *s, int64_t b, int64_t h,
+                          int64_t first, int64_t keys)
+{
+    const int64_t T = a->length, H = a->heads, D = a->size;
+    const bool drops = a->dropout->rate > 0;
+
+    for (int64_t query = first; query < keys; query++) {
+        const int64_t place = ((b * T + query) * H + h) * D, row = (query - first) * padded(keys);
+        calc delta = 0;         /* sum_j w f dp = dout . out */
+        VECTOR_SUM(delta)
+        for (int64_t c = 0; c < D; c++)
+            delta += widen(a->dout[place + c]) * widen(a->saved_out[place + c]);
+        if (drops)
+            dropout_factors(s->factors, a, b * T + query, h, query + 1);
+        backward_row(s->p + row, s->ds + row, s->scores + row, s->dp + row,
+                     drops ? s->factors : NULL, query + 1, keys,
+                     a->saved_lse[(b * H + h) * T + query], delta, scale_of(D));
+    }
 }
 
 static void backward_task(void *context, int task, int thread)
@@ -132,39 +230,31 @@ static void backward_task(void *context, int task, int thread)
     const int64_t b = task / H, h = task % H;
     const real *q = a->qkv + b * T * stride + h * D, *k = q + H * D, *v = k + H * D;
     real *dq = a->dqkv + b * T * stride + h * D, *dk = dq + H * D, *dv = dk + H * D;
-    const real scale = 1 / (real)sqrt((double)D);
-    real *p = cpu_thread_scratch(a->dev, thread);
-    real *dp = p + CPU_QUERY_BLOCK * T, *factors = dp + CPU_QUERY_BLOCK * T;
+    const struct scratch s = scratch_of(a->dev, thread, T, D);
 
-    for (int64_t t = 0; t < T; t++) {
-        memset(dk + t * stride, 0, (size_t)D * sizeof(real));
-        memset(dv + t * stride, 0, (size_t)D * sizeof(real));
-    }
+    memset(s.dk, 0, (size_t)(T * D) * sizeof *s.dk);
+    memset(s.dv, 0, (size_t)(T * D) * sizeof *s.dv);
     for (int64_t first = 0; first < T; first += CPU_QUERY_BLOCK) {
         const int64_t keys = slice_end(first, CPU_QUERY_BLOCK, T), rows = keys - first;
+        const int64_t width = padded(keys);
+        const real *q_tile = q + first * stride;
         const real *dout = a->dout + ((b * T + first) * H + h) * D;
-        const real *out = a->saved_out + ((b * T + first) * H + h) * D;
 
-        CPU_NAME(gemm)(false, true, rows, keys, D, scale, q + first * stride, stride, k, stride, 0,
-                       p, keys);
-        CPU_NAME(gemm)(false, true, rows, keys, D, 1, dout, H * D, v, stride, 0, dp, keys);
-        for (int64_t i = 0; i < rows; i++) {
-            const int64_t visible = first + i + 1;
-            real delta = 0;     /* sum_j p f dp = dout . out */
-            VECTOR_SUM(delta)
-            for (int64_t c = 0; c < D; c++)
-                delta += dout[i * H * D + c] * out[i * H * D + c];
-            const bool drops = a->dropout->rate > 0;
-            if (drops)
-                dropout_factors(factors, a, b * T + first + i, h, visible);
-            backward_row(p + i * keys, dp + i * keys, drops ? factors : NULL, visible, keys,
-                         a->saved_lse[(b * H + h) * T + first + i], delta, scale);
+        CPU_NAME(gemm_sum)(false, true, rows, keys, D, q_tile, stride, k, stride, false, s.scores,
+                           width);
+        CPU_NAME(gemm_sum)(false, true, rows, keys, D, dout, H * D, v, stride, false, s.dp, width);
+        backward_rows(a, &s, b, h, first, keys);
+        CPU_NAME(gemm)(false, false, rows, D, keys, s.ds, width, k, stride, NULL,
+                       dq + first * stride, stride);
+        CPU_NAME(gemm_sum)(true, false, keys, D, rows, s.ds, width, q_tile, stride, true, s.dk, D);
+        CPU_NAME(gemm_sum)(true, false, keys, D, rows, s.p, width, dout, H * D, true, s.dv, D);
+    }
+    for (int64_t t = 0; t < T; t++) {
+        VECTOR
+        for (int64_t c = 0; c < D; c++) {
+            dk[t * stride + c] = narrow(s.dk[t * D + c]);
+            dv[t * stride + c] = narrow(s.dv[t * D + c]);
         }
-        CPU_NAME(gemm)(false, false, rows, D, keys, 1, dp, keys, k, stride, 0, dq + first * stride,
-                       stride);
-        CPU_NAME(gemm)(true, false, keys, D, rows, 1, dp, keys, q + first * stride, stride, 1, dk,
-                       stride);
-        CPU_NAME(gemm)(true, false, keys, D, rows, 1, p, keys, dout, H * D, 1, dv, stride);
     }
 }
 
@@ -195,8 +285,8 @@ static void cached_task(void *context, int task, int thread)
 {
     const struct cached_attention *a = context;
     const int64_t H = a->heads, D = a->size, width = H * D, stride = 3 * width, h = task;
-    const real scale = 1 / (real)sqrt((double)D);
-    real *scores = cpu_thread_scratch(a->dev, thread);
+    const struct scratch s = scratch_of(a->dev, thread, a->position + a->length, D);
+    calc inverse[CPU_QUERY_BLOCK];
 
     for (int64_t t = 0; t < a->length; t++) {
         const real *new_key = a->qkv + t * stride + width + h * D;
@@ -206,14 +296,16 @@ static void cached_task(void *context, int task, int thread)
     }
     for (int64_t first = 0; first < a->length; first += CPU_QUERY_BLOCK) {
         const int64_t end = slice_end(first, CPU_QUERY_BLOCK, a->length), rows = end - first;
-        const int64_t keys = a->position + end;
+        const int64_t keys = a->position + end, row = padded(keys);
 
-        CPU_NAME(gemm)(false, true, rows, keys, D, scale, a->qkv + first * stride + h * D, stride,
-                       a->keys + h * D, width, 0, scores, keys);
+        CPU_NAME(gemm_sum)(false, true, rows, keys, D, a->qkv + first * stride + h * D, stride,
+                           a->keys + h * D, width, false, s.scores, row);
         for (int64_t i = 0; i < rows; i++)
-            softmax_row(scores + i * keys, a->position + first + i + 1, keys);
-        CPU_NAME(gemm)(false, false, rows, D, keys, 1, scores, keys, a->values + h * D, width, 0,
-                       a->out + first * width + h * D, width);
+            softmax_row(s.p + i * row, &inverse[i], s.scores + i * row, NULL,
+                        a->position + first + i + 1, keys, scale_of(D));
+        CPU_NAME(gemm_sum)(false, false, rows, D, keys, s.p, row, a->values + h * D, width, false,
+                           s.out, D);
+        scale_rows(a->out + first * width + h * D, width, s.out, inverse, rows, D);
     }
 }
 

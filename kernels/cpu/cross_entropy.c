@@ -8,7 +8,7 @@ struct cross_entropy {
     real *logits;
     const int32_t *targets;
     int64_t n, vocab;
-    real grad_scale;
+    calc grad_scale;
 };
 
 static void cross_entropy_task(void *context, int task, int thread)
@@ -19,27 +19,26 @@ static void cross_entropy_task(void *context, int task, int thread)
     (void)thread;
     for (int64_t row = first; row < end; row++) {
         real *logits = e->logits + row * e->vocab;
-        const real target = logits[e->targets[row]];
-        real largest = logits[0], total = 0;
+        const int32_t target_id = e->targets[row];
+        const calc target = widen(logits[target_id]);
+        calc largest = widen(logits[0]), total = 0;
 
         VECTOR_MAX(largest)
+        for (int64_t v = 0; v < e->vocab; v++) {
+            const calc logit = widen(logits[v]);
+            largest = logit > largest ? logit : largest;
+        }
+        VECTOR_SUM(total)
         for (int64_t v = 0; v < e->vocab; v++)
-            largest = logits[v] > largest ? logits[v] : largest;
-        if (e->grad_scale == 0) {
-            VECTOR_SUM(total)
-            for (int64_t v = 0; v < e->vocab; v++)
-                total += real_exp(logits[v] - largest);
-        } else {
-            VECTOR_SUM(total)
-            for (int64_t v = 0; v < e->vocab; v++) {
-                logits[v] = real_exp(logits[v] - largest);
-                total += logits[v];
-            }
-            const real factor = e->grad_scale / total;
+            total += real_exp(widen(logits[v]) - largest);
+        if (e->grad_scale != 0) {
+            /* Exponentials again: their sum was of unrounded ones. */
+            const calc factor = e->grad_scale / total;
+            const calc at_target = real_exp(target - largest) * factor - e->grad_scale;
             VECTOR
             for (int64_t v = 0; v < e->vocab; v++)
-                logits[v] *= factor;
-            logits[e->targets[row]] -= e->grad_scale;
+                logits[v] = narrow(real_exp(widen(logits[v]) - largest) * factor);
+            logits[target_id] = narrow(at_target);
         }
         e->losses[row] = (float)(log((double)total) + (double)(largest - target));
         e->hits[row] = target >= largest ? 1.0f : 0.0f;
@@ -51,7 +50,7 @@ static enum status cross_entropy(struct device *dev, const struct tensor *losses
                                  const struct tensor *targets, double grad_scale)
 {
     struct cross_entropy e = {losses->data, hits->data, logits->data, targets->data,
-                              logits->shape[0], logits->shape[1], (real)grad_scale};
+                              logits->shape[0], logits->shape[1], (calc)grad_scale};
 
     cpu_run(dev, n_slices(e.n, ROW_SLICE), cross_entropy_task, &e);
     return OK;

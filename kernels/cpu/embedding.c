@@ -9,17 +9,11 @@ enum {
 };
 
 struct embedding {
-    real *x, *table, *positions;    /* x: out or dout */
+    real *out;
+    const real *table, *positions;
     const int32_t *ids;
     int64_t n, length, width;
 };
-
-static struct embedding embedding_of(const struct tensor *x, const struct tensor *ids,
-                                     const struct tensor *table, const struct tensor *positions)
-{
-    return (struct embedding){x->data, table->data, positions->data, ids->data,
-                              x->shape[0] * x->shape[1], x->shape[1], x->shape[2]};
-}
 
 static void forward_task(void *context, int task, int thread)
 {
@@ -28,14 +22,14 @@ static void forward_task(void *context, int task, int thread)
 
     (void)thread;
     for (int64_t row = first; row < end; row++) {
-        real *out = e->x + row * e->width;
+        real *out = e->out + row * e->width;
         memcpy(out, e->table + e->ids[row] * e->width, (size_t)e->width * sizeof(real));
         if (!e->positions)
             continue;
         const real *position = e->positions + row % e->length * e->width;
         VECTOR
         for (int64_t c = 0; c < e->width; c++)
-            out[c] += position[c];
+            out[c] = narrow(widen(out[c]) + widen(position[c]));
     }
 }
 
@@ -43,32 +37,40 @@ static enum status embedding_forward(struct device *dev, const struct tensor *ou
                                      const struct tensor *ids, const struct tensor *table,
                                      const struct tensor *positions)
 {
-    struct embedding e = embedding_of(out, ids, table, positions);
+    struct embedding e = {out->data, table->data, positions->data, ids->data,
+                          out->shape[0] * out->shape[1], out->shape[1], out->shape[2]};
 
     cpu_run(dev, n_slices(e.n, ROW_SLICE), forward_task, &e);
     return OK;
 }
 
+struct embedding_gradient {
+    calc *dtable, *dpositions;
+    const real *dout;
+    const int32_t *ids;
+    int64_t n, length, width;
+};
+
 /* Rows meet in the tables, columns never do: tasks are slices of columns, rows go in order. */
 static void backward_task(void *context, int task, int thread)
 {
-    const struct embedding *e = context;
+    const struct embedding_gradient *g = context;
     const int64_t first = (int64_t)task * COLUMN_SLICE;
-    const int64_t end = slice_end(first, COLUMN_SLICE, e->width);
+    const int64_t end = slice_end(first, COLUMN_SLICE, g->width);
 
     (void)thread;
-    for (int64_t row = 0; row < e->n; row++) {
-        const real *dout = e->x + row * e->width;
-        real *dtable = e->table + e->ids[row] * e->width;
+    for (int64_t row = 0; row < g->n; row++) {
+        const real *dout = g->dout + row * g->width;
+        calc *dtable = g->dtable + g->ids[row] * g->width;
         VECTOR
         for (int64_t c = first; c < end; c++)
-            dtable[c] += dout[c];
-        if (!e->positions)
+            dtable[c] += widen(dout[c]);
+        if (!g->dpositions)
             continue;
-        real *dposition = e->positions + row % e->length * e->width;
+        calc *dposition = g->dpositions + row % g->length * g->width;
         VECTOR
         for (int64_t c = first; c < end; c++)
-            dposition[c] += dout[c];
+            dposition[c] += widen(dout[c]);
     }
 }
 
@@ -76,9 +78,11 @@ static enum status embedding_backward(struct device *dev, const struct tensor *d
                                       const struct tensor *dpositions, const struct tensor *dout,
                                       const struct tensor *ids)
 {
-    struct embedding e = embedding_of(dout, ids, dtable, dpositions);
+    struct embedding_gradient g = {dtable->data, dpositions->data, dout->data, ids->data,
+                                   dout->shape[0] * dout->shape[1], dout->shape[1],
+                                   dout->shape[2]};
 
-    cpu_run(dev, n_slices(e.width, COLUMN_SLICE), backward_task, &e);
+    cpu_run(dev, n_slices(g.width, COLUMN_SLICE), backward_task, &g);
     return OK;
 }
 

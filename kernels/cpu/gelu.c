@@ -25,23 +25,22 @@ static void backward_task(void *context, int task, int thread)
 {
     const struct gelu *g = context;
     const int64_t first = (int64_t)task * ROW_SLICE, end = slice_end(first, ROW_SLICE, g->n);
-    real *factors = cpu_thread_scratch(g->dev, thread);
+    calc *factors = cpu_thread_scratch(g->dev, thread);
 
+    for (int64_t c = 0; c < g->width; c++)
+        factors[c] = 1;
     for (int64_t row = first; row < end; row++) {
         const real *x = g->x + row * g->width, *dout = g->dout + row * g->width;
         real *dx = g->out + row * g->width;
+        if (g->dropout->rate > 0)
+            CPU_NAME(dropout_row)(factors, g->width, g->width, g->dropout, row);
         VECTOR
         for (int64_t c = 0; c < g->width; c++) {
-            real cumulative, density;
-            real_normal(x[c], &cumulative, &density);
-            dx[c] = dout[c] * (cumulative + x[c] * density);
+            const calc value = widen(x[c]);
+            calc cumulative, density;
+            real_normal(value, &cumulative, &density);
+            dx[c] = narrow(widen(dout[c]) * (cumulative + value * density) * factors[c]);
         }
-        if (g->dropout->rate <= 0)
-            continue;
-        CPU_NAME(dropout_row)(factors, g->width, g->width, g->dropout, row);
-        VECTOR
-        for (int64_t c = 0; c < g->width; c++)
-            dx[c] *= factors[c];
     }
 }
 

@@ -6,20 +6,19 @@
 
 /* out = dropout(gelu(x)), n columns of this row; `factors` is scratch for n numbers. */
 static inline void gelu_row(real *out, const real *x, int64_t n, const struct dropout *dropout,
-                            int64_t row, real *factors)
+                            int64_t row, calc *factors)
 {
+    const bool drops = dropout->rate > 0;
+
+    if (drops)
+        CPU_NAME(dropout_row)(factors, n, n, dropout, row);
     VECTOR
     for (int64_t c = 0; c < n; c++) {
-        real cumulative, density;
-        real_normal(x[c], &cumulative, &density);
-        out[c] = x[c] * cumulative;
+        const calc value = widen(x[c]);
+        calc cumulative, density;
+        real_normal(value, &cumulative, &density);
+        out[c] = narrow(drops ? value * cumulative * factors[c] : value * cumulative);
     }
-    if (dropout->rate <= 0)
-        return;
-    CPU_NAME(dropout_row)(factors, n, n, dropout, row);
-    VECTOR
-    for (int64_t c = 0; c < n; c++)
-        out[c] *= factors[c];
 }
 
 #endif

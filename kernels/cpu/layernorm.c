@@ -6,10 +6,11 @@
 
 enum { ROW_SLICE = 64 };
 
-static const real EPSILON = (real)1e-5;
+static const calc EPSILON = (calc)1e-5;
 
 struct layernorm {
-    real *out, *mean, *rstd;
+    real *out;
+    calc *mean, *rstd;
     const real *x, *weight, *bias;
     int64_t n, width;
     /* add_layernorm: x = sum = a + dropout(b) is made first. */
@@ -23,19 +24,19 @@ static void normalize_row(const struct layernorm *l, int64_t row, const real *x)
 {
     const int64_t width = l->width;
     real *out = l->out + row * width;
-    real total = 0, squares = 0;
+    calc total = 0, squares = 0;
 
     VECTOR_SUM(total)
     for (int64_t c = 0; c < width; c++)
-        total += x[c];
-    const real mean = total / (real)width;
+        total += widen(x[c]);
+    const calc mean = total / (calc)width;
     VECTOR_SUM(squares)
     for (int64_t c = 0; c < width; c++)
-        squares += (x[c] - mean) * (x[c] - mean);
-    const real rstd = 1 / (real)sqrt((double)(squares / (real)width + EPSILON));
+        squares += (widen(x[c]) - mean) * (widen(x[c]) - mean);
+    const calc rstd = 1 / (calc)sqrt((double)(squares / (calc)width + EPSILON));
     VECTOR
     for (int64_t c = 0; c < width; c++)
-        out[c] = (x[c] - mean) * rstd * l->weight[c] + l->bias[c];
+        out[c] = narrow((widen(x[c]) - mean) * rstd * widen(l->weight[c]) + widen(l->bias[c]));
     l->mean[row] = mean;
     l->rstd[row] = rstd;
 }
@@ -67,7 +68,7 @@ static void add_forward_task(void *context, int task, int thread)
 {
     const struct layernorm *l = context;
     const int64_t first = (int64_t)task * ROW_SLICE, end = slice_end(first, ROW_SLICE, l->n);
-    real *factors = cpu_thread_scratch(l->dev, thread);
+    calc *factors = cpu_thread_scratch(l->dev, thread);
 
     for (int64_t row = first; row < end; row++) {
         real *sum = l->sum + row * l->width;
@@ -76,11 +77,11 @@ static void add_forward_task(void *context, int task, int thread)
             CPU_NAME(dropout_row)(factors, l->width, l->width, l->dropout, row);
             VECTOR
             for (int64_t c = 0; c < l->width; c++)
-                sum[c] = a[c] + factors[c] * b[c];
+                sum[c] = narrow(widen(a[c]) + factors[c] * widen(b[c]));
         } else {
             VECTOR
             for (int64_t c = 0; c < l->width; c++)
-                sum[c] = a[c] + b[c];
+                sum[c] = narrow(widen(a[c]) + widen(b[c]));
         }
         normalize_row(l, row, sum);
     }
@@ -102,9 +103,11 @@ static enum status add_layernorm_forward(struct device *dev, const struct tensor
 }
 
 struct layernorm_gradient {
-    real *dx, *dweight, *dbias;
-    const real *dout, *x, *weight, *mean, *rstd;
-    real *partials;             /* (CPU_PARTIALS, 2, width): dweight and dbias of a chunk of rows */
+    real *dx;
+    calc *dweight, *dbias;
+    const real *dout, *x, *weight;
+    const calc *mean, *rstd;
+    calc *partials;             /* (CPU_PARTIALS, 2, width): dweight and dbias of a chunk of rows */
     int64_t n, width;
 };
 
@@ -113,32 +116,35 @@ static void backward_task(void *context, int task, int thread)
     const struct layernorm_gradient *g = context;
     const int64_t width = g->width;
     const int64_t first = g->n * task / CPU_PARTIALS, end = g->n * (task + 1) / CPU_PARTIALS;
-    real *dweight = g->partials + task * 2 * width, *dbias = dweight + width;
+    calc *dweight = g->partials + task * 2 * width, *dbias = dweight + width;
 
     (void)thread;
-    memset(dweight, 0, (size_t)(2 * width) * sizeof(real));
+    memset(dweight, 0, (size_t)(2 * width) * sizeof(calc));
     for (int64_t row = first; row < end; row++) {
         const real *dout = g->dout + row * width, *x = g->x + row * width;
-        const real mean = g->mean[row], rstd = g->rstd[row];
+        const calc mean = g->mean[row], rstd = g->rstd[row];
         real *dx = g->dx + row * width;
-        real total = 0, along = 0;
+        calc total = 0, along = 0;
 
         /* With n = (x - mean) rstd and d = dout weight:
          * dx = rstd (d - mean(d) - n mean(d n)). */
         _Pragma("omp simd reduction(+ : total, along)")
         for (int64_t c = 0; c < width; c++) {
-            const real normalized = (x[c] - mean) * rstd;
-            const real d = dout[c] * g->weight[c];
+            const calc normalized = (widen(x[c]) - mean) * rstd;
+            const calc d = widen(dout[c]) * widen(g->weight[c]);
             total += d;
             along += d * normalized;
-            dweight[c] += dout[c] * normalized;
-            dbias[c] += dout[c];
+            dweight[c] += widen(dout[c]) * normalized;
+            dbias[c] += widen(dout[c]);
         }
-        total /= (real)width;
-        along /= (real)width;
+        total /= (calc)width;
+        along /= (calc)width;
         VECTOR
-        for (int64_t c = 0; c < width; c++)
-            dx[c] += rstd * (dout[c] * g->weight[c] - total - (x[c] - mean) * rstd * along);
+        for (int64_t c = 0; c < width; c++) {
+            const calc d = widen(dout[c]) * widen(g->weight[c]);
+            const calc normalized = (widen(x[c]) - mean) * rstd;
+            dx[c] = narrow(widen(dx[c]) + rstd * (d - total - normalized * along));
+        }
     }
 }
 
@@ -154,7 +160,7 @@ static enum status layernorm_backward(struct device *dev, const struct tensor *d
 
     cpu_run(dev, CPU_PARTIALS, backward_task, &g);
     for (int chunk = 0; chunk < CPU_PARTIALS; chunk++) {
-        const real *partial = g.partials + chunk * 2 * g.width;
+        const calc *partial = g.partials + chunk * 2 * g.width;
         VECTOR
         for (int64_t c = 0; c < g.width; c++) {
             g.dweight[c] += partial[c];

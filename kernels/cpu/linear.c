@@ -1,9 +1,5 @@
 /* linear.c - the matrix products of the linear layers, with what follows them done while the slice of
  * the output is still in the cache. */
-#include "kernels/cpu/cpu_ops.h"
-
-#include <string.h>
-
 #include "kernels/cpu/gelu.h"
 
 enum { ROW_SLICE = 256 };
@@ -22,11 +18,8 @@ static void forward_task(void *context, int task, int thread)
     const int64_t first = (int64_t)task * ROW_SLICE, end = slice_end(first, ROW_SLICE, l->n);
     real *product = l->pre ? l->pre : l->out;
 
-    if (l->bias)
-        for (int64_t row = first; row < end; row++)
-            memcpy(product + row * l->m, l->bias, (size_t)l->m * sizeof(real));
-    CPU_NAME(gemm)(false, true, end - first, l->m, l->k, 1, l->a + first * l->k, l->k, l->weight,
-                   l->k, l->bias ? 1 : 0, product + first * l->m, l->m);
+    CPU_NAME(gemm)(false, true, end - first, l->m, l->k, l->a + first * l->k, l->k, l->weight,
+                   l->k, l->bias, product + first * l->m, l->m);
     if (l->pre)
         for (int64_t row = first; row < end; row++)
             gelu_row(l->out + row * l->m, l->pre + row * l->m, l->m, l->dropout, row,
@@ -58,7 +51,8 @@ static enum status linear_gelu_forward(struct device *dev, const struct tensor *
 }
 
 struct linear_gradient {
-    real *da, *dweight, *dbias;
+    real *da;
+    calc *dweight, *dbias;
     const real *dout, *a, *weight;
     int64_t n, k, m;
     int64_t slice;              /* of the m rows of dweight */
@@ -70,8 +64,8 @@ static void backward_input_task(void *context, int task, int thread)
     const int64_t first = (int64_t)task * ROW_SLICE, end = slice_end(first, ROW_SLICE, g->n);
 
     (void)thread;
-    CPU_NAME(gemm)(false, false, end - first, g->k, g->m, 1, g->dout + first * g->m, g->m,
-                   g->weight, g->k, 0, g->da + first * g->k, g->k);
+    CPU_NAME(gemm)(false, false, end - first, g->k, g->m, g->dout + first * g->m, g->m,
+                   g->weight, g->k, NULL, g->da + first * g->k, g->k);
 }
 
 static enum status linear_backward_input(struct device *dev, const struct tensor *da,
@@ -92,15 +86,15 @@ static void backward_weight_task(void *context, int task, int thread)
     const int64_t first = task * g->slice, end = slice_end(first, g->slice, g->m);
 
     (void)thread;
-    CPU_NAME(gemm)(true, false, end - first, g->k, g->n, 1, g->dout + first, g->m, g->a, g->k, 1,
-                   g->dweight + first * g->k, g->k);
+    CPU_NAME(gemm_sum)(true, false, end - first, g->k, g->n, g->dout + first, g->m, g->a, g->k,
+                       true, g->dweight + first * g->k, g->k);
     if (!g->dbias)
         return;
     for (int64_t row = 0; row < g->n; row++) {
         const real *dout = g->dout + row * g->m;
         VECTOR
         for (int64_t c = first; c < end; c++)
-            g->dbias[c] += dout[c];
+            g->dbias[c] += widen(dout[c]);
     }
 }
 

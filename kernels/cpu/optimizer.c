@@ -20,7 +20,7 @@ static enum status sum(struct device *dev, const struct tensor *out, const struc
 }
 
 struct squares {
-    const real *x;
+    const calc *x;
     int64_t n;
     double *partials;           /* one for each slice */
 };
@@ -52,33 +52,43 @@ static enum status sum_of_squares(struct device *dev, const struct tensor *out,
 }
 
 struct adamw {
-    real *weights, *m, *v;
-    const real *grads;
+    calc *weights, *m, *v;
+    const calc *grads;
+    real *copy;                 /* or NULL */
     int64_t n, decay_count;
-    real beta1, beta2, epsilon, grad_scale;
-    real new1, new2;            /* 1 - beta: worked out of the rounded beta it would lose digits */
-    real step_size;             /* lr / (1 - beta1^t) */
-    real v_scale;               /* 1 / sqrt(1 - beta2^t) */
-    real keep;                  /* 1 - lr * weight_decay */
+    calc beta1, beta2, epsilon, grad_scale;
+    calc new1, new2;            /* 1 - beta: worked out of the rounded beta it would lose digits */
+    calc step_size;             /* lr / (1 - beta1^t) */
+    calc v_scale;               /* 1 / sqrt(1 - beta2^t) */
+    calc keep;                  /* 1 - lr * weight_decay */
 };
 
-static void adamw_range(const struct adamw *a, int64_t first, int64_t end, real keep)
+static void narrow_range(real *out, const calc *x, int64_t first, int64_t end)
 {
-    real *weights = a->weights, *m = a->m, *v = a->v;
-    const real *grads = a->grads;
+    VECTOR
+    for (int64_t i = first; i < end; i++)
+        out[i] = narrow(x[i]);
+}
+
+static void adamw_range(const struct adamw *a, int64_t first, int64_t end, calc keep)
+{
+    calc *weights = a->weights, *m = a->m, *v = a->v;
+    const calc *grads = a->grads;
 
     VECTOR
     for (int64_t i = first; i < end; i++) {
-        const real g = grads[i] * a->grad_scale;
+        const calc g = grads[i] * a->grad_scale;
         m[i] = a->beta1 * m[i] + a->new1 * g;
         v[i] = a->beta2 * v[i] + a->new2 * g * g;
 #ifdef CPU_REAL_DOUBLE
-        const real root = sqrt(v[i]);
+        const calc root = sqrt(v[i]);
 #else
-        const real root = sqrtf(v[i]);
+        const calc root = sqrtf(v[i]);
 #endif
         weights[i] = weights[i] * keep - a->step_size * m[i] / (root * a->v_scale + a->epsilon);
     }
+    if (a->copy)
+        narrow_range(a->copy, weights, first, end);
 }
 
 static void adamw_task(void *context, int task, int thread)
@@ -92,7 +102,6 @@ static void adamw_task(void *context, int task, int thread)
     adamw_range(a, decayed, end, 1);
 }
 
-/* real is the master type here: no copy is ever asked for. */
 static enum status adamw(struct device *dev, const struct tensor *weights, const struct tensor *m,
                          const struct tensor *v, const struct tensor *grads,
                          const struct tensor *copy, const struct tensor *squares,
@@ -106,30 +115,47 @@ static enum status adamw(struct device *dev, const struct tensor *weights, const
         .m = m->data,
         .v = v->data,
         .grads = grads->data,
+        .copy = copy->data,
         .n = tensor_count(weights),
         .decay_count = step->decay_count,
-        .beta1 = (real)step->beta1,
-        .beta2 = (real)step->beta2,
-        .new1 = (real)(1 - step->beta1),
-        .new2 = (real)(1 - step->beta2),
-        .epsilon = (real)step->epsilon,
-        .grad_scale = (real)(clip / step->loss_scale),
-        .step_size = (real)(step->lr / (1 - pow(step->beta1, t))),
-        .v_scale = (real)(1 / sqrt(1 - pow(step->beta2, t))),
-        .keep = (real)(1 - step->lr * step->weight_decay),
+        .beta1 = (calc)step->beta1,
+        .beta2 = (calc)step->beta2,
+        .new1 = (calc)(1 - step->beta1),
+        .new2 = (calc)(1 - step->beta2),
+        .epsilon = (calc)step->epsilon,
+        .grad_scale = (calc)(clip / step->loss_scale),
+        .step_size = (calc)(step->lr / (1 - pow(step->beta1, t))),
+        .v_scale = (calc)(1 / sqrt(1 - pow(step->beta2, t))),
+        .keep = (calc)(1 - step->lr * step->weight_decay),
     };
 
-    if (copy->data)
-        return fail(ERR_DEVICE, "adamw: CPU kernels keep one copy of the weights");
     if (!isfinite(norm))
         return OK;
     cpu_run(dev, n_slices(a.n, SLICE), adamw_task, &a);
     return OK;
 }
 
+struct cast {
+    real *out;
+    const calc *x;
+    int64_t n;
+};
+
+static void cast_task(void *context, int task, int thread)
+{
+    const struct cast *c = context;
+    const int64_t first = (int64_t)task * SLICE, end = slice_end(first, SLICE, c->n);
+
+    (void)thread;
+    narrow_range(c->out, c->x, first, end);
+}
+
 static enum status cast(struct device *dev, const struct tensor *out, const struct tensor *x)
 {
-    return device_upload(dev, out->data, x->data, (size_t)tensor_count(x) * sizeof(real));
+    struct cast c = {out->data, x->data, tensor_count(x)};
+
+    cpu_run(dev, n_slices(c.n, SLICE), cast_task, &c);
+    return OK;
 }
 
 void CPU_NAME(cpu_optimizer_ops)(struct op_table *table)

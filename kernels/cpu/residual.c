@@ -7,23 +7,23 @@
 
 enum { ROW_SLICE = 64 };
 
-void CPU_NAME(dropout_row)(real *factors, int64_t n, int64_t width, const struct dropout *dropout,
+void CPU_NAME(dropout_row)(calc *factors, int64_t n, int64_t width, const struct dropout *dropout,
                            int64_t row)
 {
     enum { TILE = 8 * PHILOX_LANES };
     const uint32_t threshold = (uint32_t)(dropout->rate * 65536.0);
-    const real scale = (real)(65536.0 / (65536.0 - (double)threshold));
+    const calc scale = (calc)(65536.0 / (65536.0 - (double)threshold));
     const int64_t row_tiles = (width + TILE - 1) / TILE;
     const struct dropout_place place = dropout->place ? *dropout->place
                                                       : (struct dropout_place){0};
     const uint32_t step = dropout->step + (uint32_t)place.step;
     uint64_t position = (uint64_t)((dropout->first_row + place.first_row + row) * row_tiles) *
                         PHILOX_LANES;
-    real last[TILE];
+    calc last[TILE];
 
     for (int64_t first = 0; first < n; first += TILE, position += PHILOX_LANES) {
         uint32_t words[4][PHILOX_LANES];
-        real *tile = n - first >= TILE ? factors + first : last;
+        calc *tile = n - first >= TILE ? factors + first : last;
         philox_lanes(words, dropout->seed, RNG_DROPOUT, dropout->site, step, position);
         for (int w = 0; w < 4; w++) {
             VECTOR
@@ -49,7 +49,7 @@ static void residual_task(void *context, int task, int thread)
 {
     const struct residual *r = context;
     const int64_t first = (int64_t)task * ROW_SLICE, end = slice_end(first, ROW_SLICE, r->n);
-    real *factors = cpu_thread_scratch(r->dev, thread);
+    calc *factors = cpu_thread_scratch(r->dev, thread);
 
     for (int64_t c = 0; c < r->width; c++)
         factors[c] = 1;
@@ -62,11 +62,11 @@ static void residual_task(void *context, int task, int thread)
             const real *a = r->a + row * r->width;
             VECTOR
             for (int64_t c = 0; c < r->width; c++)
-                out[c] = a[c] + factors[c] * b[c];
+                out[c] = narrow(widen(a[c]) + factors[c] * widen(b[c]));
         } else {
             VECTOR
             for (int64_t c = 0; c < r->width; c++)
-                out[c] = factors[c] * b[c];
+                out[c] = narrow(factors[c] * widen(b[c]));
         }
     }
 }

@@ -6,7 +6,7 @@
 struct rope {
     real *qkv;
     int64_t batch, length, heads, half, position;
-    real sign;
+    calc sign;
     struct device *dev;
 };
 
@@ -14,13 +14,13 @@ struct rope {
 static void rope_task(void *context, int task, int thread)
 {
     const struct rope *r = context;
-    real *cosine = cpu_thread_scratch(r->dev, thread), *sine = cosine + r->half;
+    calc *cosine = cpu_thread_scratch(r->dev, thread), *sine = cosine + r->half;
 
     for (int64_t i = 0; i < r->half; i++) {
         const double angle = (double)(r->position + task) *
                              pow(10000.0, -(double)i / (double)r->half);
-        cosine[i] = (real)cos(angle);
-        sine[i] = r->sign * (real)sin(angle);
+        cosine[i] = (calc)cos(angle);
+        sine[i] = r->sign * (calc)sin(angle);
     }
     for (int64_t b = 0; b < r->batch; b++) {
         /* q and k lie side by side: (2, H, D). */
@@ -28,9 +28,9 @@ static void rope_task(void *context, int task, int thread)
         for (int64_t h = 0; h < 2 * r->heads; h++, head += 2 * r->half) {
             VECTOR
             for (int64_t i = 0; i < r->half; i++) {
-                const real low = head[i], high = head[i + r->half];
-                head[i] = low * cosine[i] - high * sine[i];
-                head[i + r->half] = high * cosine[i] + low * sine[i];
+                const calc low = widen(head[i]), high = widen(head[i + r->half]);
+                head[i] = narrow(low * cosine[i] - high * sine[i]);
+                head[i + r->half] = narrow(high * cosine[i] + low * sine[i]);
             }
         }
     }

@@ -11,19 +11,19 @@ enum { RUN = 128 };
 
 static struct candidate candidate_at(const real *logits, int64_t i)
 {
-    const float logit = (float)logits[i];
+    const float logit = (float)widen(logits[i]);
 
     return (struct candidate){logit < INFINITY ? logit : INFINITY, (int32_t)i};
 }
 
 /* True for NaN, too. */
-static bool any_above(const real *logits, int64_t n, real limit)
+static bool any_above(const real *logits, int64_t n, float limit)
 {
     int n_above = 0;
 
     VECTOR_SUM(n_above)
     for (int64_t i = 0; i < n; i++)
-        n_above += !(logits[i] <= limit);
+        n_above += !((float)widen(logits[i]) <= limit);
     return n_above > 0;
 }
 

@@ -25,7 +25,8 @@ static size_t larger(size_t a, size_t b)
 /* The kernels' needs, see cpu_ops.h and the files that call cpu_*_scratch(). */
 static size_t shared_scratch(const struct device *dev, const struct op_limits *limits)
 {
-    const size_t column_sums = 2 * CPU_PARTIALS * (size_t)limits->width * dtype_size(dev->real);
+    const size_t column_sums = 2 * CPU_PARTIALS * (size_t)limits->width *
+                               dtype_size(device_master(dev));
     const size_t square_sums = ((size_t)limits->params / 65536 + 1) * sizeof(double);
 
     return round_up(larger(column_sums, square_sums), 64);
@@ -33,9 +34,14 @@ static size_t shared_scratch(const struct device *dev, const struct op_limits *l
 
 static size_t thread_scratch(const struct device *dev, const struct op_limits *limits)
 {
-    const size_t attention = (2 * CPU_QUERY_BLOCK + 1) * (size_t)limits->max_seq_len + 64;
+    const size_t keys = round_up((size_t)limits->max_seq_len, 32);
+    const size_t size = (size_t)limits->head_size;
+    const size_t tile = CPU_QUERY_BLOCK * keys, master = dtype_size(device_master(dev));
+    const size_t narrowed = dev->real == DTYPE_BF16 ? 2 * tile * dtype_size(dev->real) : 0;
+    const size_t attention = (2 * tile + CPU_QUERY_BLOCK * size + 2 * keys * size + keys) * master +
+                             narrowed + 8 * 64;     /* parts of it begin at multiples of 64 */
 
-    return round_up(larger(attention, (size_t)limits->width + 8) * dtype_size(dev->real), 4096);
+    return round_up(larger(attention, ((size_t)limits->width + 8) * master), 4096);
 }
 
 static size_t cpu_scratch_size(const struct device *dev, const struct op_limits *limits)
@@ -131,23 +137,36 @@ static const struct device_ops cpu_memory = {
     .destroy = cpu_destroy,
 };
 
-int cpu_variants(struct cpu_variant variants[CPU_MAX_VARIANTS])
+int cpu_variants(struct cpu_variant variants[CPU_MAX_VARIANTS], enum dtype real)
 {
+    const bool is_bf16 = real == DTYPE_BF16;
     int n = 0;
 
 #ifdef HAVE_CPU_AVX512
     variants[n++] = (struct cpu_variant){
-        "AVX-512", cpu_fill_ops_avx512,
+        "AVX-512", is_bf16 ? cpu_fill_ops_avx512_bf16 : cpu_fill_ops_avx512,
         __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")};
 #endif
 #ifdef HAVE_CPU_AVX2
-    variants[n++] = (struct cpu_variant){
-        "AVX2", cpu_fill_ops_avx2,
-        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")};
+    if (!is_bf16)
+        variants[n++] = (struct cpu_variant){
+            "AVX2", cpu_fill_ops_avx2,
+            __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")};
 #endif
-    variants[n++] = (struct cpu_variant){"plain C", cpu_fill_ops_plain, true};
+    variants[n++] = (struct cpu_variant){
+        "plain C", is_bf16 ? cpu_fill_ops_plain_bf16 : cpu_fill_ops_plain, true};
     return n;
+}
+
+bool cpu_has_bf16(void)
+{
+#ifdef HAVE_CPU_AVX512
+    /* What has AMX has these, too. */
+    return __builtin_cpu_supports("avx512bf16");
+#else
+    return false;
+#endif
 }
 
 /* oneDNN runs on OpenMP, whose thread count belongs to the calling thread: our teams share out the
@@ -184,20 +203,23 @@ enum status cpu_device_create_with(struct device **out, int index, int n_threads
     return OK;
 }
 
-enum status cpu_device_create(struct device **out, int index, int n_threads)
+enum status cpu_device_create(struct device **out, int index, int n_threads, enum dtype real)
 {
-    static struct op_table tables[CPU_MAX_VARIANTS];
+    static struct op_table f32_table, bf16_table;
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    struct op_table *table = real == DTYPE_BF16 ? &bf16_table : &f32_table;
     struct cpu_variant variants[CPU_MAX_VARIANTS];
     int best = 0;
+    char name[32];
 
-    cpu_variants(variants);
+    cpu_variants(variants, real);
     while (!variants[best].usable)
         best++;
     pthread_mutex_lock(&lock);
-    if (!tables[best].sum)
-        variants[best].fill(&tables[best]);
+    if (!table->sum)
+        variants[best].fill(table);
     pthread_mutex_unlock(&lock);
-    return cpu_device_create_with(out, index, n_threads, &tables[best], DTYPE_F32,
-                                  variants[best].name);
+    snprintf(name, sizeof name, "%s%s", variants[best].name,
+             real == DTYPE_BF16 ? ", bfloat16" : "");
+    return cpu_device_create_with(out, index, n_threads, table, real, name);
 }

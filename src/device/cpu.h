@@ -13,8 +13,11 @@ struct cpu_device {
     size_t shared_bytes, thread_bytes;
 };
 
-/* Worker `index` of several, with this many threads and the fastest kernels that the machine runs. */
-enum status cpu_device_create(struct device **out, int index, int n_threads);
+/* Worker `index` of several, with this many threads and the fastest kernels that the machine runs, in
+ * F32 or BF16. */
+enum status cpu_device_create(struct device **out, int index, int n_threads, enum dtype real);
+/* Whether the machine has instructions for products of bfloat16. Any can compute in it. */
+bool cpu_has_bf16(void);
 /* The same with a given table and type, for tests and benches. */
 enum status cpu_device_create_with(struct device **out, int index, int n_threads,
                                    const struct op_table *ops, enum dtype real,
@@ -27,8 +30,9 @@ struct cpu_variant {
     bool usable;
 };
 enum { CPU_MAX_VARIANTS = 4 };
-/* Fastest first; the last one, plain C, is always usable. Returns their number. */
-int cpu_variants(struct cpu_variant variants[CPU_MAX_VARIANTS]);
+/* Those for F32, or for BF16. Fastest first; the last one, plain C, is always usable. Returns their
+ * number. */
+int cpu_variants(struct cpu_variant variants[CPU_MAX_VARIANTS], enum dtype real);
 
 static inline struct cpu_device *cpu_device(struct device *dev)
 {

@@ -18,7 +18,8 @@ void check_gpus(const struct run *run, bool *passed);
 /* Of several workers on GPUs: is their sum right, and how fast? An error means that GPUs hang, and
  * nothing more can be done with them. */
 enum status check_collective(const struct run *run, bool *passed);
-/* Once data and steps are planned: a training step on each GPU against the CPU's. */
-void check_gpu_steps(const struct run *run, bool *passed);
+/* Once data and steps are planned: a training step on each GPU, or on one CPU worker, against the
+ * CPU's in float32. */
+void check_device_steps(const struct run *run, bool *passed);
 
 #endif

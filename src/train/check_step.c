@@ -136,7 +136,7 @@ static enum status compute_reference(struct reference *r, const struct run *run)
     enum status status;
 
     TRY(create_reference(r, run));
-    TRY_GOTO(status, cpu_device_create(&dev, 0, team_cores()), done);
+    TRY_GOTO(status, cpu_device_create(&dev, 0, team_cores(), DTYPE_F32), done);
     TRY_GOTO(status, model_create(&model, dev, &r->config, 1, MODEL_TRAIN, NULL), done);
     TRY_GOTO(status, do_step(r, dev, model, &r->loss), done);
     status = keep_gradients(r, model);
@@ -146,7 +146,7 @@ done:
     return status;
 }
 
-/* ---- a GPU's ---- */
+/* ---- a device's ---- */
 
 /* Queries and keys of fresh weights have gradients so much smaller than values that one number for
  * all three would hide their errors. */
@@ -216,7 +216,7 @@ static enum status judge(const struct reference *r, const struct device *dev, do
     return OK;
 }
 
-static enum status check_gpu_step(const struct run *run, const struct reference *r, int rank,
+static enum status check_device_step(const struct run *run, const struct reference *r, int rank,
                                   struct verdict *out)
 {
     struct device *dev = NULL;
@@ -236,13 +236,13 @@ done:
     return status;
 }
 
-/* ---- all GPUs ---- */
+/* ---- all devices ---- */
 
 struct step_check {
     const struct run *run;
     struct reference reference;
     struct barrier *barrier;
-    struct verdict *verdicts;   /* one for each GPU */
+    struct verdict *verdicts;   /* one for each device */
 };
 
 /* The failure of one GPU must not end the check of the others. */
@@ -251,33 +251,33 @@ static enum status check_rank(struct worker *worker, void *context)
     struct step_check *c = context;
     struct verdict *verdict = &c->verdicts[worker->rank];
 
-    verdict->status = check_gpu_step(c->run, &c->reference, worker->rank, verdict);
+    verdict->status = check_device_step(c->run, &c->reference, worker->rank, verdict);
     if (verdict->status != OK)
         snprintf(verdict->text, sizeof verdict->text, "%s", status_message());
     return OK;
 }
 
-static enum status check_all(struct step_check *c, int n_gpus)
+static enum status check_all(struct step_check *c, int n_devices)
 {
     TRY(compute_reference(&c->reference, c->run));
-    TRY(barrier_create(&c->barrier, n_gpus));
-    c->verdicts = calloc((size_t)n_gpus, sizeof *c->verdicts);
+    TRY(barrier_create(&c->barrier, n_devices));
+    c->verdicts = calloc((size_t)n_devices, sizeof *c->verdicts);
     if (!c->verdicts)
-        return fail(ERR_NOMEM, "no memory to check %d GPUs", n_gpus);
-    return world_run(n_gpus, c->barrier, check_rank, c);
+        return fail(ERR_NOMEM, "no memory to check %d devices", n_devices);
+    return world_run(n_devices, c->barrier, check_rank, c);
 }
 
-void check_gpu_steps(const struct run *run, bool *passed)
+void check_device_steps(const struct run *run, bool *passed)
 {
-    const int n_gpus = plan_n_gpus(&run->devices);
+    const int n_devices = run->devices.on_gpus ? plan_n_gpus(&run->devices) : 1;
     struct step_check c = {.run = run};
 
-    if (check_all(&c, n_gpus) != OK) {
+    if (check_all(&c, n_devices) != OK) {
         check_cross(passed);
         goto done;
     }
-    for (int gpu = 0; gpu < n_gpus; gpu++) {
-        const struct verdict *verdict = &c.verdicts[gpu];
+    for (int i = 0; i < n_devices; i++) {
+        const struct verdict *verdict = &c.verdicts[i];
         if (verdict->status == OK) {
             check_tick("%s", verdict->text);
         } else {

@@ -55,6 +55,9 @@ static enum status plan_cpu(struct plan_devices *out, const struct config *confi
                     "are %d cores", (long long)asked, MAX_CPU_WORKERS, cores);
     *out = (struct plan_devices){.n_workers = asked ? (int)asked : 1, .threads = 1,
                                  .real = DTYPE_F32};
+    if (config->training.use_amp && strcmp(config->training.amp_dtype, "bfloat16") == 0 &&
+        cpu_has_bf16())
+        out->real = DTYPE_BF16;
     if (cores > out->n_workers)
         out->threads = cores / out->n_workers;
     if (out->n_workers > cores)
@@ -81,7 +84,7 @@ enum status plan_open_device(struct device **out, const struct plan_devices *pla
 {
     if (plan->on_gpus)
         return gpu_open(out, plan->share_gpu ? 0 : rank, plan->real, plan->deterministic);
-    return cpu_device_create(out, rank, plan->threads);
+    return cpu_device_create(out, rank, plan->threads, plan->real);
 }
 
 enum status plan_batch(struct plan_batch *out, const struct config *config, int n_workers,

@@ -51,8 +51,9 @@ static void print_plan(const struct run *run, const struct plan_memory *memory,
              (long long)run->steps.epochs, run->steps.epochs == 1 ? "" : "s",
              (long long)run->steps.per_epoch);
     plan_memory_print(memory);
-    if (run->config.training.use_amp && !run->devices.on_gpus)
-        log_notice("use_amp: CPU workers compute in float32");
+    if (run->config.training.use_amp && run->devices.real == DTYPE_F32)
+        log_notice("use_amp: computing in float32; CPU workers need instructions for bfloat16, and "
+                   "amp_dtype = bfloat16");
     if (run->resume.path)
         log_info("resuming %s at step %lld", run->resume.path, (long long)run->start.step);
 }

@@ -112,9 +112,11 @@ static void expect_forward(numbers &out, numbers &lse, const doubles &qkv, const
 {
     numbers sizes = out;
 
-    reference_attention_forward(sizes.data(), lse.data(), with_absolute_v(qkv, task.shape).data(),
-                                &task.shape, &task.dropout);
-    reference_attention_forward(out.data(), lse.data(), qkv.data(), &task.shape, &task.dropout);
+    reference_attention_forward(sizes.data(), NULL, lse.data(),
+                                with_absolute_v(qkv, task.shape).data(), &task.shape,
+                                &task.dropout);
+    reference_attention_forward(out.data(), NULL, lse.data(), qkv.data(), &task.shape,
+                                &task.dropout);
     add_out_roundings(out, sizes, task.shape.length, real);
 }
 
@@ -127,9 +129,10 @@ static void expect_cached(numbers &out, numbers &cache, const doubles &qkv,
 
     for (size_t i = cache.size() / 2; i < cache.size(); i++)
         cached_sizes[i].value = fabs(cache[i].value);
-    reference_attention_cached(sizes.data(), cached_sizes.data(),
+    reference_attention_cached(sizes.data(), NULL, cached_sizes.data(),
                                with_absolute_v(qkv, shape).data(), &shape, room, position);
-    reference_attention_cached(out.data(), cache.data(), qkv.data(), &shape, room, position);
+    reference_attention_cached(out.data(), NULL, cache.data(), qkv.data(), &shape, room,
+                               position);
     add_out_roundings(out, sizes, position + shape.length, real);
 }
 
@@ -172,7 +175,7 @@ static void expect_backward(numbers &dqkv, const doubles &dout, const numbers &o
 {
     const int64_t length = task.shape.length, H = task.shape.heads, D = task.shape.size;
 
-    reference_attention_backward(dqkv.data(), dout.data(), values_of(out).data(),
+    reference_attention_backward(dqkv.data(), NULL, dout.data(), values_of(out).data(),
                                  values_of(lse).data(), qkv.data(), &task.shape, &task.dropout);
     for (int64_t b = 0; b < task.shape.batch; b++)
         for (int64_t t = 0; t < length; t++)

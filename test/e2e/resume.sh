@@ -60,6 +60,17 @@ after_two_signals() {
     check_like_straight 1
 }
 
+# Where the CPU has no instructions for it, use_amp leaves it at float32, and this is true all the same.
+in_bfloat16() {     # WORKERS
+    tiny_tokens 8000
+    tiny_config use_amp=true dropout=0.1 max_steps=12 eval_every=0 lr_schedule=constant
+    expect_exit 0 "done: 12 steps" -- trainer c.ini --gpus "$1" \
+        --set logging.log_dir=straight --set checkpoint.save_dir=straight
+    expect_exit 0 "done: 5 steps" -- trainer c.ini --gpus "$1" --set training.max_steps=5
+    expect_exit 0 "done: 12 steps" -- trainer c.ini --gpus "$1" --resume auto
+    check_tensors checkpoints/final_model.safetensors straight/final_model.safetensors 0
+}
+
 # Nothing is named but the checkpoint: its settings, among them the paths, hold.
 without_configuration() {
     long_run 1
@@ -261,6 +272,8 @@ run_case after_signal 1 TERM 143
 run_case after_signal 1 INT 130
 run_case after_signal 2 TERM 143
 run_case after_two_signals
+run_case in_bfloat16 1
+run_case in_bfloat16 2
 run_case without_configuration
 run_case after_kill
 run_case in_evaluation

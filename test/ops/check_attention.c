@@ -39,6 +39,7 @@ void try_attention_forward(const struct attention_size *s)
     const struct attention_shape shape = shape_of(s);
     struct trial t = begin_attention(OP_ATTENTION_FORWARD, s, ", dropout ", s->rate);
     struct number *out = trial_output(&t, "out", heads_of(s->batch, s->length, s->heads, s->size));
+    double *between = trial_between(&t);
     struct number *lse = trial_output(&t, "lse", tensor_3d(NULL, DTYPE_F32, s->batch, s->heads,
                                                            s->length));
     const double *qkv = trial_input(&t, "qkv", heads_of(s->batch, s->length, 3 * s->heads,
@@ -48,7 +49,7 @@ void try_attention_forward(const struct attention_size *s)
     t.flops = 2 * (double)(s->batch * s->heads * s->length * s->length * s->size);
     t.arguments.dropout = trial_dropout(s->rate, 3 * s->length);
     if (out)
-        reference_attention_forward(out, lse, qkv, &shape, &t.arguments.dropout);
+        reference_attention_forward(out, between, lse, qkv, &shape, &t.arguments.dropout);
     trial_run(&t);
 }
 
@@ -61,6 +62,7 @@ void try_attention_backward(const struct attention_size *s)
     const struct tensor heads = heads_of(s->batch, s->length, s->heads, s->size);
     struct number *dqkv = trial_output(&t, "dqkv", heads_of(s->batch, s->length, 3 * s->heads,
                                                             s->size));
+    double *between = trial_between(&t);
     const double *dout = trial_input(&t, "dout", heads, 1);
 
     t.flops = 5 * (double)(rows * s->length * s->size);
@@ -71,12 +73,12 @@ void try_attention_backward(const struct attention_size *s)
     const double *qkv = trial_input(&t, "qkv", heads_of(s->batch, s->length, 3 * s->heads,
                                                         s->size), 2);
     if (dqkv) {
-        reference_attention_forward(out, lse, qkv, &shape, &t.arguments.dropout);
+        reference_attention_forward(out, NULL, lse, qkv, &shape, &t.arguments.dropout);
         for (int64_t i = 0; i < rows * s->size; i++)
             saved_out[i] = (double)(float)out[i].value;
         for (int64_t i = 0; i < rows; i++)
             saved_lse[i] = (double)(float)lse[i].value;
-        reference_attention_backward(dqkv, dout, saved_out, saved_lse, qkv, &shape,
+        reference_attention_backward(dqkv, between, dout, saved_out, saved_lse, qkv, &shape,
                                      &t.arguments.dropout);
     }
     free(out);
@@ -90,13 +92,14 @@ void try_attention_cached(const struct attention_size *s, int64_t max_length, in
     struct trial t = begin_attention(OP_ATTENTION_CACHED, s, ", at ", (double)position);
     struct number *out = trial_output(&t, "out", tensor_3d(NULL, DTYPE_F32, s->length, s->heads,
                                                            s->size));
+    double *between = trial_between(&t);
     struct number *cache = trial_update(&t, "cache", heads_of(2, max_length, s->heads, s->size), 2);
     const double *qkv = trial_input(&t, "qkv", heads_of(1, s->length, 3 * s->heads, s->size), 2);
 
     t.flops = 4 * (double)(s->length * s->heads * (position + s->length) * s->size);
     t.arguments.position = position;
     if (out)
-        reference_attention_cached(out, cache, qkv, &shape, max_length, position);
+        reference_attention_cached(out, between, cache, qkv, &shape, max_length, position);
     trial_run(&t);
 }
 

@@ -136,10 +136,12 @@ static void mask_attention(double rate, const struct part *part, int64_t length)
 
     struct trial t = begin_mask(OP_ATTENTION_FORWARD, rate, part, length, length);
     struct number *out = trial_output(&t, "out", heads);
+    double *out_between = trial_between(&t);
     struct number *lse = trial_output(&t, "lse", lse_shape);
     double *qkv = trial_input(&t, "qkv", qkv_shape, 1);
     struct trial back = begin_mask(OP_ATTENTION_BACKWARD, rate, part, length, length);
     struct number *dqkv = trial_output(&back, "dqkv", qkv_shape);
+    double *dqkv_between = trial_between(&back);
     double *dout = trial_input(&back, "dout", heads, 1);
     trial_rounded(&back, "out", heads, NULL);
     double *saved_lse = trial_rounded(&back, "lse", lse_shape, NULL);
@@ -158,10 +160,11 @@ static void mask_attention(double rate, const struct part *part, int64_t length)
             const double kept = attention_mask(rate, part->first + window, length, time, h, key) /
                                 (double)(time + 1);
             const int64_t key_token = window * length + key;
+            const int64_t dv = ((key_token * 3 + 2) * HEADS + h) * HEAD_SIZE + time;
             out[i * HEAD_SIZE + key] = (struct number){kept, 4 * kept};
             /* lse came through memory, and e^-lse and the factor are rounded. */
-            dqkv[((key_token * 3 + 2) * HEADS + h) * HEAD_SIZE + time] = (struct number){
-                kept, kept * (6 + lse[row].value)};
+            dqkv[dv] = (struct number){kept, kept * (6 + lse[row].value)};
+            out_between[i * HEAD_SIZE + key] = dqkv_between[dv] = kept;
         }
     }
     trial_run(&t);

@@ -241,8 +241,23 @@ static double attention_dropout(const struct dropout *dropout, const struct atte
     return reference_dropout(&one, 0, key, s->length);
 }
 
-void reference_attention_forward(struct number *out, struct number *lse, const double *qkv,
-                                 const struct attention_shape *s, const struct dropout *dropout)
+/* total += a b, where `a`, of this size, is rounded first; for *between see reference.h. */
+static void accumulate_rounded(struct number *total, double *between, struct number a, double size,
+                               double b)
+{
+    accumulate(total, scaled(a, b));
+    if (between)
+        *between += size * fabs(b);
+}
+
+static double *at(double *array, int64_t i)
+{
+    return array ? array + i : NULL;
+}
+
+void reference_attention_forward(struct number *out, double *between, struct number *lse,
+                                 const double *qkv, const struct attention_shape *s,
+                                 const struct dropout *dropout)
 {
     const int64_t T = s->length, H = s->heads, D = s->size;
     struct number *p = numbers(T);
@@ -252,18 +267,19 @@ void reference_attention_forward(struct number *out, struct number *lse, const d
             for (int64_t t = 0; t < T; t++) {
                 const double *sequence = qkv + b * T * 3 * H * D;
                 const double *q = sequence + (t * 3 * H + h) * D;
-                struct number *row = out + ((b * T + t) * H + h) * D;
+                const int64_t first = ((b * T + t) * H + h) * D;
                 for (int64_t j = 0; j <= t; j++)
                     p[j] = score(q, sequence + (j * 3 * H + H + h) * D, D);
                 lse[(b * H + h) * T + t] = softmax(p, t + 1);
                 for (int64_t c = 0; c < D; c++)
-                    row[c] = exact(0);
+                    out[first + c] = exact(0);
                 for (int64_t j = 0; j <= t; j++) {
                     const double *v = sequence + (j * 3 * H + 2 * H + h) * D;
                     const struct number kept = multiply(
                         p[j], rounded(attention_dropout(dropout, s, b, h, t, j)));
                     for (int64_t c = 0; c < D; c++)
-                        accumulate(&row[c], scaled(kept, v[c]));
+                        accumulate_rounded(&out[first + c], at(between, first + c), kept,
+                                           kept.value, v[c]);
                 }
             }
     free(p);
@@ -271,14 +287,15 @@ void reference_attention_forward(struct number *out, struct number *lse, const d
 
 /* One query's part of dqkv. With p = softmax(s), out = sum f p v: dp = f dout . v,
  * ds = p (dp - sum p dp). `p`, `dp` are scratch. */
-static void query_backward(struct number *dqkv, struct number *p, struct number *dp,
-                           const double *dout, const double *out, double lse, const double *qkv,
-                           const struct attention_shape *s, const struct dropout *dropout,
-                           int64_t b, int64_t h, int64_t t)
+static void query_backward(struct number *dqkv, double *between, struct number *p,
+                           struct number *dp, const double *dout, const double *out, double lse,
+                           const double *qkv, const struct attention_shape *s,
+                           const struct dropout *dropout, int64_t b, int64_t h, int64_t t)
 {
     const int64_t T = s->length, H = s->heads, D = s->size, sequence = b * T * 3 * H * D;
     const int64_t q = sequence + (t * 3 * H + h) * D;
     struct number delta = exact(0);
+    double terms = 0;
 
     for (int64_t j = 0; j <= t; j++) {
         const int64_t k = sequence + (j * 3 * H + H + h) * D, v = k + H * D;
@@ -291,24 +308,27 @@ static void query_backward(struct number *dqkv, struct number *p, struct number 
         accumulate(&delta, multiply(p[j], dp[j]));
         const struct number kept = multiply(p[j], factor);
         for (int64_t c = 0; c < D; c++)
-            accumulate(&dqkv[v + c], scaled(kept, dout[c]));
+            accumulate_rounded(&dqkv[v + c], at(between, v + c), kept, kept.value, dout[c]);
     }
     /* The sum is also dout . out, where `out` came through memory. */
     for (int64_t c = 0; c < D; c++)
-        delta.error += fabs(dout[c] * out[c]);
+        terms += fabs(dout[c] * out[c]);
+    delta.error += terms;
     for (int64_t j = 0; j <= t; j++) {
         const int64_t k = sequence + (j * 3 * H + H + h) * D;
         const struct number ds = multiply(multiply(p[j], subtract(dp[j], delta)),
                                           rounded(1 / sqrt((double)D)));
+        /* What is a difference of equals here may be the rounding of a bfloat16 `out`. */
+        const double size = fabs(ds.value) + p[j].value * terms / sqrt((double)D) * 0x1p-8;
         for (int64_t c = 0; c < D; c++) {
-            accumulate(&dqkv[q + c], scaled(ds, qkv[k + c]));
-            accumulate(&dqkv[k + c], scaled(ds, qkv[q + c]));
+            accumulate_rounded(&dqkv[q + c], at(between, q + c), ds, size, qkv[k + c]);
+            accumulate_rounded(&dqkv[k + c], at(between, k + c), ds, size, qkv[q + c]);
         }
     }
 }
 
-void reference_attention_backward(struct number *dqkv, const double *dout, const double *out,
-                                  const double *lse, const double *qkv,
+void reference_attention_backward(struct number *dqkv, double *between, const double *dout,
+                                  const double *out, const double *lse, const double *qkv,
                                   const struct attention_shape *s, const struct dropout *dropout)
 {
     const int64_t T = s->length, H = s->heads, D = s->size;
@@ -320,16 +340,16 @@ void reference_attention_backward(struct number *dqkv, const double *dout, const
         for (int64_t h = 0; h < H; h++)
             for (int64_t t = 0; t < T; t++) {
                 const int64_t row = ((b * T + t) * H + h) * D;
-                query_backward(dqkv, p, dp, dout + row, out + row, lse[(b * H + h) * T + t], qkv,
-                               s, dropout, b, h, t);
+                query_backward(dqkv, between, p, dp, dout + row, out + row,
+                               lse[(b * H + h) * T + t], qkv, s, dropout, b, h, t);
             }
     free(p);
     free(dp);
 }
 
-void reference_attention_cached(struct number *out, struct number *cache, const double *qkv,
-                                const struct attention_shape *s, int64_t max_length,
-                                int64_t position)
+void reference_attention_cached(struct number *out, double *between, struct number *cache,
+                                const double *qkv, const struct attention_shape *s,
+                                int64_t max_length, int64_t position)
 {
     const int64_t H = s->heads, D = s->size, row = H * D;
     struct number *keys = cache, *values = cache + max_length * row, *p = numbers(max_length);
@@ -352,10 +372,11 @@ void reference_attention_cached(struct number *out, struct number *cache, const 
             }
             softmax(p, visible);
             for (int64_t c = 0; c < D; c++) {
-                struct number total = exact(0);
+                const int64_t i = t * row + h * D + c;
+                out[i] = exact(0);
                 for (int64_t j = 0; j < visible; j++)
-                    accumulate(&total, multiply(p[j], values[j * row + h * D + c]));
-                out[t * row + h * D + c] = total;
+                    accumulate_rounded(&out[i], at(between, i), p[j], p[j].value,
+                                       values[j * row + h * D + c].value);
             }
         }
     free(p);

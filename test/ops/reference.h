@@ -54,17 +54,19 @@ void reference_rope(struct number *qkv, int64_t batch, int64_t length, int64_t h
 struct attention_shape {
     int64_t batch, length, heads, size;     /* B, T, H, D */
 };
-void reference_attention_forward(struct number *out, struct number *lse, const double *qkv,
-                                 const struct attention_shape *shape,
+/* The sizes of the terms of each sum of probabilities, or of gradients of scores, are added to
+ * `between`, if it is not NULL: both become operands of products, and rounded as such. */
+void reference_attention_forward(struct number *out, double *between, struct number *lse,
+                                 const double *qkv, const struct attention_shape *shape,
                                  const struct dropout *dropout);
-void reference_attention_backward(struct number *dqkv, const double *dout, const double *out,
-                                  const double *lse, const double *qkv,
+void reference_attention_backward(struct number *dqkv, double *between, const double *dout,
+                                  const double *out, const double *lse, const double *qkv,
                                   const struct attention_shape *shape,
                                   const struct dropout *dropout);
 /* cache (2, max T, H, D) is updated; shape's batch is 1. */
-void reference_attention_cached(struct number *out, struct number *cache, const double *qkv,
-                                const struct attention_shape *shape, int64_t max_length,
-                                int64_t position);
+void reference_attention_cached(struct number *out, double *between, struct number *cache,
+                                const double *qkv, const struct attention_shape *shape,
+                                int64_t max_length, int64_t position);
 
 /* `logits` is changed if grad_scale is not 0. */
 void reference_cross_entropy(struct number *losses, struct number *hits, struct number *logits,

@@ -1,5 +1,6 @@
-/* test_ops.c - every operation, on every compiled variant of the kernels, against a plain reference
- * at odd shapes; --bench times them at realistic ones.
+/* test_ops.c - every operation, on every compiled variant of the kernels, at odd shapes: in float32
+ * against a plain reference, in bfloat16 against float32 (ops/real_types.h); --bench times those of
+ * float32 at realistic shapes.
  *
  * OCTET_TEST_SEED in the environment sets the seed of the random operands; a failure prints it. */
 #include <inttypes.h>
@@ -9,8 +10,14 @@
 
 #include "base/team.h"
 #include "ops/checks.h"
+#include "ops/real_types.h"
 
 enum { N_SEEDS = 2 };
+
+/* The variants of bfloat16. */
+static struct typed_kernels types[CPU_MAX_VARIANTS];
+static struct op_table tables[CPU_MAX_VARIANTS], composed_tables[CPU_MAX_VARIANTS];
+static int n_types;
 
 static const struct {
     const char *name;
@@ -49,6 +56,46 @@ static void check_all(uint64_t first_seed)
            n_failed_families);
 }
 
+static void try_types(struct trial *t)
+{
+    trial_types(t, types, n_types);
+}
+
+static enum status open_types(void)
+{
+    struct cpu_variant variants[CPU_MAX_VARIANTS];
+    const int n_variants = cpu_variants(variants, DTYPE_BF16);
+
+    for (int i = 0; i < n_variants; i++) {
+        struct typed_kernels *kernels = &types[n_types];
+        struct op_table *table = &tables[n_types], *composed_table = &composed_tables[n_types];
+        if (!variants[i].usable)
+            continue;
+        n_types++;
+        *kernels = (struct typed_kernels){.name = variants[i].name, .real = &real_bfloat16};
+        variants[i].fill(table);
+        *composed_table = *table;
+        composed_table->linear_gelu_forward = NULL;
+        composed_table->add_layernorm_forward = NULL;
+        ops_complete(composed_table);
+        for (int k = 0; k < MAX_THREADS; k++)
+            TRY(trials_open_cpu(&kernels->devices[k], k + 1, table, DTYPE_BF16, kernels->name));
+        TRY(trials_open_cpu(&kernels->composed, 1, composed_table, DTYPE_BF16, kernels->name));
+    }
+    trials.try_types = try_types;
+    return OK;
+}
+
+static void close_all(void)
+{
+    trials_close();
+    for (int i = 0; i < n_types; i++) {
+        for (int k = 0; k < MAX_THREADS; k++)
+            device_destroy(types[i].devices[k]);
+        device_destroy(types[i].composed);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const bool timing = argc == 2 && strcmp(argv[1], "--bench") == 0;
@@ -58,15 +105,15 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: test_ops [--bench]\n");
         return 2;
     }
-    if (trials_open(timing, team_cores()) != OK) {
+    if (trials_open(timing, team_cores()) != OK || (!timing && open_types() != OK)) {
         fprintf(stderr, "test_ops: %s\n", status_message());
-        trials_close();
+        close_all();
         return 1;
     }
     if (timing)
         bench(team_cores());
     else
         check_all(seed ? strtoull(seed, NULL, 10) : 1);
-    trials_close();
+    close_all();
     return trials.n_failed > 0;
 }

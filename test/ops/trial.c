@@ -7,6 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "ops/element.h"
+
 struct trials trials = {.nan_at = -1};
 
 /* A result passes within this many times the error bound that number.h works out, which is to first
@@ -25,25 +27,30 @@ static const double TIMED_SECONDS = 0.25;
 
 /* ---- devices ---- */
 
-static enum status open_devices(struct subject *subject, int first_threads, int last_threads)
+enum status trials_open_cpu(struct device **dev, int n_threads, const struct op_table *table,
+                            enum dtype real, const char *name)
 {
     /* More than any trial or bench asks for. */
     const struct op_limits limits = {.rows = 1 << 14, .width = 4096, .max_seq_len = 1024,
                                      .heads = 16, .head_size = 128, .vocab_size = 1 << 16,
                                      .params = 1 << 28};
 
-    for (int threads = first_threads; threads <= last_threads; threads++) {
-        struct device **dev = &subject->devices[threads - first_threads];
-        TRY(cpu_device_create_with(dev, 0, threads, &subject->table, DTYPE_F32, subject->name));
-        TRY(device_reserve(*dev, &limits));
-    }
+    TRY(cpu_device_create_with(dev, 0, n_threads, table, real, name));
+    return device_reserve(*dev, &limits);
+}
+
+static enum status open_devices(struct subject *subject, int first_threads, int last_threads)
+{
+    for (int threads = first_threads; threads <= last_threads; threads++)
+        TRY(trials_open_cpu(&subject->devices[threads - first_threads], threads, &subject->table,
+                            DTYPE_F32, subject->name));
     return OK;
 }
 
 enum status trials_open(bool timing, int n_threads)
 {
     struct cpu_variant variants[CPU_MAX_VARIANTS];
-    const int n_variants = cpu_variants(variants);
+    const int n_variants = cpu_variants(variants, DTYPE_F32);
 
     trials.timing = timing;
     for (int i = 0; i < 2 * n_variants; i++) {
@@ -212,6 +219,14 @@ struct number *trial_update(struct trial *t, const char *name, struct tensor sha
     return operand->expected;
 }
 
+double *trial_between(struct trial *t)
+{
+    struct operand *operand = &t->operands[t->n_operands - 1];
+
+    operand->between = zeroed(tensor_count(&operand->shape), sizeof *operand->between);
+    return operand->between;
+}
+
 struct dropout trial_dropout(double rate, int64_t first_row)
 {
     return (struct dropout){.rate = rate, .seed = 0x9876543210abcdef ^ trials.seed,
@@ -223,11 +238,6 @@ struct dropout trial_dropout(double rate, int64_t first_row)
 static size_t operand_bytes(const struct operand *operand)
 {
     return (size_t)tensor_count(&operand->shape) * dtype_size(operand->shape.dtype);
-}
-
-static bool is_output(const struct operand *operand)
-{
-    return operand->role == ROLE_OUTPUT || operand->role == ROLE_UPDATE;
 }
 
 /* Place the operands; returns the bytes of all. */
@@ -246,25 +256,6 @@ static size_t place_operands(struct trial *t)
         if (t->operands[i].same_as >= 0)
             t->operands[i].offset = t->operands[t->operands[i].same_as].offset;
     return end;
-}
-
-static void write_element(unsigned char *memory, enum dtype dtype, int64_t i, double value)
-{
-    if (dtype == DTYPE_F32)
-        ((float *)memory)[i] = (float)value;
-    else if (dtype == DTYPE_F64)
-        ((double *)memory)[i] = value;
-    else
-        ((int32_t *)memory)[i] = (int32_t)value;
-}
-
-static double read_element(const unsigned char *memory, enum dtype dtype, int64_t i)
-{
-    if (dtype == DTYPE_F32)
-        return (double)((const float *)memory)[i];
-    if (dtype == DTYPE_F64)
-        return ((const double *)memory)[i];
-    return ((const int32_t *)memory)[i];
 }
 
 /* All memory as it is before the call. */
@@ -358,7 +349,7 @@ static const struct operand *operand_at(const struct trial *t, size_t at, size_t
 {
     for (int i = 0; i < t->n_operands; i++) {
         const struct operand *operand = &t->operands[i];
-        if (operand->role == ROLE_ABSENT || (outputs_only && !is_output(operand)))
+        if (operand->role == ROLE_ABSENT || (outputs_only && !operand_is_output(operand)))
             continue;
         if (operand->offset < at + reach + 1 &&
             at < operand->offset + operand_bytes(operand) + reach)
@@ -417,7 +408,7 @@ static void check_subject(const struct trial *t, const struct subject *subject,
             memcpy(first, after, size);
             check_untouched(&run, before, after, size);
             for (int k = 0; k < t->n_operands; k++)
-                if (is_output(&t->operands[k]))
+                if (operand_is_output(&t->operands[k]))
                     check_output(&run, &t->operands[k], after);
         } else if (memcmp(first, after, size) != 0) {
             run_fail(&run, "the result differs from that of one thread");
@@ -498,8 +489,11 @@ void trial_run(struct trial *t)
             check_subject(t, subject, before, size);
     }
     free(before);
+    if (trials.try_types && !trials.timing)
+        trials.try_types(t);
     for (int i = 0; i < t->n_operands; i++) {
         free(t->operands[i].before);
+        free(t->operands[i].between);
         free(t->operands[i].expected);
     }
 }

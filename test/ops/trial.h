@@ -32,6 +32,8 @@ struct subject {
     struct device *devices[MAX_THREADS];    /* with 1, 2, ... threads; timing: [0] with all */
 };
 
+struct trial;
+
 /* What all trials share. */
 struct trials {
     uint64_t seed;                  /* of the random operands */
@@ -40,6 +42,7 @@ struct trials {
     bool timing;                    /* instead of checking */
     struct subject subjects[2 * CPU_MAX_VARIANTS];
     int n_subjects;
+    void (*try_types)(struct trial *t);     /* make it in other types too, if not NULL */
     int n_failed;
     int n_runs[N_OPS];
     double worst[N_OPS];            /* largest error in parts of the tolerance */
@@ -48,6 +51,9 @@ extern struct trials trials;
 
 /* Devices for every variant that this machine runs; for timing with `n_threads` threads. */
 enum status trials_open(bool timing, int n_threads);
+/* A CPU with kernels of one variant and room for all trials. */
+enum status trials_open_cpu(struct device **dev, int n_threads, const struct op_table *table,
+                            enum dtype real, const char *name);
 void trials_close(void);
 /* Count a failure and print the line, with the seed behind it. */
 void trials_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -61,8 +67,14 @@ struct operand {
     int same_as;                    /* the operand in whose memory this one lies, or -1 */
     double *before;                 /* values before the call; NULL: NaN */
     struct number *expected;        /* NULL for inputs */
+    double *between;                /* see trial_between(); NULL: nothing */
     size_t offset;                  /* of the memory that a run works in */
 };
+
+static inline bool operand_is_output(const struct operand *operand)
+{
+    return operand->role == ROLE_OUTPUT || operand->role == ROLE_UPDATE;
+}
 
 struct trial {
     enum op op;
@@ -96,6 +108,10 @@ struct number *trial_output_over(struct trial *t, const char *name, struct tenso
                                  int same_as);
 /* An output that is added to, or updated: random before the call, and so expected to stay. */
 struct number *trial_update(struct trial *t, const char *name, struct tensor shape, double scale);
+
+/* Of each element of the last output: the sizes of the terms that a type narrower than float32
+ * rounds before they are added up to it. Zeros at first. */
+double *trial_between(struct trial *t);
 
 /* Dropout with this rate of some step and layer, from global row `first_row` on. */
 struct dropout trial_dropout(double rate, int64_t first_row);

@@ -60,7 +60,7 @@ static void spread_weights(struct model *model)
 static bool models_create(struct models *m, const struct model_config *config)
 {
     *m = (struct models){0};
-    const enum status status = cpu_device_create(&m->dev, 0, 2);
+    const enum status status = cpu_device_create(&m->dev, 0, 2, DTYPE_F32);
     if (status == OK && model_create(&m->scratch, m->dev, config, 1, MODEL_TRAIN, NULL) == OK &&
         model_create(&m->cached, m->dev, config, 1, MODEL_GENERATE, m->scratch) == OK) {
         spread_weights(m->scratch);

@@ -84,7 +84,7 @@ static enum status add_up(struct worker *worker, void *context)
         s->f32[rank][i] = (float)element(rank, i);
         s->f64[rank][i] = element(rank, i);
     }
-    TRY(cpu_device_create(&s->devices[rank], rank, 1 + rank % 2));
+    TRY(cpu_device_create(&s->devices[rank], rank, 1 + rank % 2, DTYPE_F32));
     TRY(comm_local_create(&s->comms[rank], s->group, rank, s->devices[rank]));
     return comm_all_reduce(s->comms[rank], &x);
 }
