@@ -191,7 +191,8 @@ void check_time(clique &group)
             if (!here.has_come[rank])
                 missing += (missing.empty() ? " " : ", ") + std::to_string(rank);
         if (waited.count() > 2 * limit)
-            emulator::stop("ncclAllReduce number %llu: nothing moves for %g s, missing ranks:%s",
+            emulator::stop("ncclAllReduce number %llu is not over, and nothing has moved for %g s; "
+                           "missing ranks:%s",
                            static_cast<unsigned long long>(number + 1), waited.count(),
                            missing.empty() ? " none" : missing.c_str());
         if (!here.late && here.agreed && !missing.empty())
