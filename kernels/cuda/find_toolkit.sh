@@ -4,6 +4,8 @@
 # found first. Prints what there is:
 #
 #     nvcc=FILE     include=FOLDER (one line or more; all headers)     library=FILE (three; all or none)
+#
+# or, of a toolkit before CUDA 12, too_old=VERSION and no includes or libraries.
 set -uo pipefail
 
 folders() {
@@ -46,6 +48,15 @@ for name in cuda_runtime_api.h cublasLt.h nccl.h; do
     found=$(first include/$name targets/x86_64-linux/include/$name) || { includes=(); break; }
     includes+=("include=$(dirname "$found")")
 done
+
+# Older ones do not know all that the kernels use.
+if [ ${#includes[@]} -gt 0 ]; then
+    version=$(sed -n 's/^#define CUDART_VERSION *//p' "${includes[0]#*=}/cuda_runtime_api.h")
+    if [ "${version:-0}" -lt 12000 ]; then
+        echo "too_old=$((${version:-0} / 1000)).$((${version:-0} % 1000 / 10))"
+        exit
+    fi
+fi
 [ ${#includes[@]} -eq 0 ] || printf '%s\n' "${includes[@]}" | awk '!seen[$0]++'
 
 # pip's packages have no libX.so, only libX.so.N.

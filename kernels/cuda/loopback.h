@@ -3,12 +3,13 @@
 #define OCTET_CUDA_LOOPBACK_H
 
 #include "device/cuda.h"
+#include "device/gpu.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-enum { LOOPBACK_MAX_RANKS = 8 };
+enum { LOOPBACK_MAX_RANKS = GPU_MAX_SHARERS };
 
 /* Buffers of the ranks, all in the memory of one GPU. */
 struct loopback_buffers {

@@ -7,7 +7,7 @@
 
 #include "comm/cuda_group.h"
 
-enum { ABORT_SECONDS = 10 };
+enum { ABORT_SECONDS = 5 };
 
 struct nccl_group {
     struct cuda_group base;

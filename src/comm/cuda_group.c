@@ -109,7 +109,8 @@ static enum status too_late(const struct cuda_comm *comm)
                                        length ? "," : "", rank);
     if (length == 0)
         return fail(ERR_COMM, "%s: all-reduce %lld: no result after %g s, though all ranks have "
-                    "reached it; NCCL_DEBUG=INFO tells what NCCL does", comm->dev->description,
+                    "reached it: any of the GPUs, or what links them, may be the reason; "
+                    "NCCL_DEBUG=INFO tells what NCCL does", comm->dev->description,
                     (long long)comm->n_queued, group->timeout);
     return fail(ERR_COMM, "%s: all-reduce %lld: no result after %g s; not reached by rank%s",
                 comm->dev->description, (long long)comm->n_queued, group->timeout, ranks);

@@ -59,15 +59,17 @@ static void cuda_free(struct device *dev, void *memory, size_t size)
     (void)cudaFree(memory);
 }
 
-/* Host memory is pageable: the call returns when the runtime has taken its copy. */
-static enum status cuda_upload(struct device *dev, void *to, const void *from, size_t size)
+static enum status cuda_sync(struct device *dev)
 {
-    CUDA_TRY(dev, cudaMemcpyAsync(to, from, size, cudaMemcpyHostToDevice, cuda_stream(dev)));
-    return OK;
+    CUDA_TRY(dev, cudaEventRecord(cuda_device(dev)->idle, cuda_stream(dev)));
+    return cuda_wait(dev, cuda_device(dev)->idle);
 }
 
+/* Copying to pageable memory waits for the stream in a way that cannot be given up, so that is done
+ * first. */
 static enum status cuda_download(struct device *dev, void *to, const void *from, size_t size)
 {
+    TRY(cuda_sync(dev));
     CUDA_TRY(dev, cudaMemcpyAsync(to, from, size, cudaMemcpyDeviceToHost, cuda_stream(dev)));
     CUDA_TRY(dev, cudaStreamSynchronize(cuda_stream(dev)));
     return OK;
@@ -79,12 +81,6 @@ static enum status cuda_zero(struct device *dev, void *memory, size_t size)
     return OK;
 }
 
-static enum status cuda_sync(struct device *dev)
-{
-    CUDA_TRY(dev, cudaStreamSynchronize(cuda_stream(dev)));
-    return OK;
-}
-
 static void cuda_destroy(struct device *dev)
 {
     struct cuda_device *cuda = cuda_device(dev);
@@ -92,6 +88,9 @@ static void cuda_destroy(struct device *dev)
     /* After an error these fail too, and nothing is left to do about it. */
     (void)cudaSetDevice(cuda->ordinal);
     cuda_sections_free(dev);
+    cuda_staging_destroy(cuda->staging);
+    if (cuda->idle)
+        (void)cudaEventDestroy(cuda->idle);
     cuda_matmul_cache_free(cuda->matmuls);
     if (cuda->cublas)
         (void)cublasLtDestroy(cuda->cublas);
@@ -146,6 +145,8 @@ static enum status open_device(struct cuda_device *cuda)
                     dev->description, properties.major, properties.minor, GPU_MIN_CAPABILITY);
     cuda->n_sms = properties.multiProcessorCount;
     TRY(create_streams(cuda));
+    CUDA_TRY(dev, cudaEventCreateWithFlags(&cuda->idle, cudaEventDisableTiming));
+    TRY(cuda_staging_create(dev, &cuda->staging));
     const cublasStatus_t status = cublasLtCreate(&cuda->cublas);
     if (status != CUBLAS_STATUS_SUCCESS)
         return fail(ERR_DEVICE, "%s: cublasLtCreate: status %d", dev->description, (int)status);

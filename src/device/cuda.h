@@ -17,6 +17,7 @@ extern "C" {
 
 struct cuda_matmul_cache;
 struct cuda_sections;
+struct cuda_staging;
 
 struct cuda_device {
     struct device base;
@@ -28,6 +29,8 @@ struct cuda_device {
     size_t workspace_size;
     struct cuda_matmul_cache *matmuls;
     struct cuda_sections *sections; /* NULL before the first one */
+    struct cuda_staging *staging;
+    cudaEvent_t idle;           /* what cuda_sync() waits for */
     void *scratch;              /* of the kernels: at least scratch_size bytes, 256-aligned */
     size_t scratch_size;
     int n_sms;                  /* multiprocessors */
@@ -89,6 +92,16 @@ enum status cuda_section_begin(struct device *dev, int section);
 enum status cuda_section_end(struct device *dev);
 enum status cuda_sections_forget(struct device *dev);
 void cuda_sections_free(struct device *dev);
+
+/* Poll until the event has happened: never a call that blocks, for a GPU may hang. ERR_DEVICE after
+ * dev->timeout. */
+enum status cuda_wait(struct device *dev, cudaEvent_t event);
+
+/* cuda_upload.c: what copies to the GPU need, and the row of struct device_ops. On an error *out is
+ * to be destroyed all the same; NULL is fine. */
+enum status cuda_staging_create(struct device *dev, struct cuda_staging **out);
+void cuda_staging_destroy(struct cuda_staging *staging);
+enum status cuda_upload(struct device *dev, void *to, const void *from, size_t size);
 
 /* The table of CUDA kernels (kernels/cuda/table.c). */
 const struct op_table *cuda_ops(void);

@@ -64,8 +64,8 @@ static void explain_driver(void)
     }
     found.is_unusable = true;
     snprintf(found.text, sizeof found.text, "the CUDA driver is too old: it supports CUDA %s and "
-             "this program needs %s: update NVIDIA's driver, or build with CUDA %d",
-             version_text(text, driver), version_text(needed, runtime), driver / 1000);
+             "this program needs %s: update NVIDIA's driver%s", version_text(text, driver),
+             version_text(needed, runtime), driver / 1000 >= 12 ? ", or build with CUDA 12" : "");
 }
 
 static void explain(cudaError_t error)

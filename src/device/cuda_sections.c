@@ -76,8 +76,18 @@ enum status cuda_section_end(struct device *dev)
 
 enum status cuda_sections_forget(struct device *dev)
 {
-    const struct cuda_sections *sections = cuda_device(dev)->sections;
+    struct cuda_sections *sections = cuda_device(dev)->sections;
 
+    dev->replaying = false;
+    if (sections && sections->recording) {
+        /* Of what was recorded nothing is wanted; where an error broke it off, that is known. */
+        cudaGraph_t graph = NULL;
+        sections->recording = false;
+        (void)cudaStreamEndCapture(cuda_stream(dev), &graph);
+        if (graph)
+            (void)cudaGraphDestroy(graph);
+        (void)cudaGetLastError();
+    }
     for (int i = 0; sections && i < sections->count; i++) {
         struct cuda_section *section = &sections->all[i];
         if (section->graph)

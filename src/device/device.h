@@ -60,6 +60,7 @@ struct device {
     char description[96];   /* for messages and logs: "CPU worker, 2 threads, AVX-512" */
     enum dtype real;        /* of activations and the weights computed with: F32, BF16, F16, F64 */
     struct profile *profile;    /* NULL: kernels are not timed */
+    double timeout;         /* seconds that a wait for the device may take; 0: any time */
     bool replaying;         /* in a section that is replayed: nothing is to be queued */
 };
 
@@ -116,7 +117,8 @@ static inline enum status device_section_end(struct device *dev)
 {
     return dev->memory->section_end ? dev->memory->section_end(dev) : OK;
 }
-/* The arguments are others now: every section is to be recorded again when it comes next. */
+/* The arguments are others now, or a section was left in the middle by an error: every section is to be
+ * recorded again when it comes next. */
 static inline enum status device_sections_forget(struct device *dev)
 {
     return dev->memory->sections_forget ? dev->memory->sections_forget(dev) : OK;

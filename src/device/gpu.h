@@ -9,6 +9,7 @@
 enum {
     GPU_MIN_CAPABILITY = 8,     /* the kernels need compute capability 8.0 or newer */
     GPU_MAX_HEAD_SIZE = 256,    /* the largest one that attention can do */
+    GPU_MAX_SHARERS = 8,        /* ranks on one GPU, in tests */
 };
 
 /* GPUs that can be used; 0 without a driver, without CUDA support in this build, and where all GPUs

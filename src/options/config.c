@@ -66,7 +66,7 @@ static const struct option rows[] = {
      HELP("decay of the mean of the gradients")},
     {KEY(training, adam_beta2), FLOAT(0, 1), .below_max = true, DEFAULT("0.95"),
      HELP("decay of the mean of their squares")},
-    {KEY(training, adam_epsilon), FLOAT(0, 1), .above_min = true, DEFAULT("1e-8"),
+    {KEY(training, adam_epsilon), FLOAT(1e-30, 1), DEFAULT("1e-8"),
      HELP("added to the divisor of each update")},
     {KEY(training, lr_schedule), CHOICE("cosine|linear|constant"), DEFAULT("cosine"),
      HELP("how the learning rate falls after the warm-up")},
@@ -86,7 +86,7 @@ static const struct option rows[] = {
      HELP("GPUs, or CPU workers that share the cores; 0: every GPU, or one CPU worker")},
 
     {KEY(distributed, comm_timeout), FLOAT(1, 86400), DEFAULT("600"),
-     HELP("seconds that GPUs wait for one that does not come, before the run ends")},
+     HELP("seconds to wait for a GPU or a sum over the GPUs, before the run ends")},
     {KEY(distributed, cuda_graphs), BOOL, DEFAULT("true"),
      HELP("queue a step's kernels on a GPU all at once; false: one by one, the same bits")},
     {KEY(distributed, share_gpu), BOOL, DEFAULT("false"),

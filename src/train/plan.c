@@ -37,9 +37,13 @@ static enum status plan_gpus(struct plan_devices *out, const struct config *conf
         return fail(ERR_INVALID, "distributed.device = cuda: %s; use auto or cpu", gpu_support());
     if (asked > count && !config->distributed.share_gpu)
         return fail(ERR_INVALID, "distributed.gpus = %lld: %s", (long long)asked, gpu_support());
+    if (config->distributed.share_gpu && asked > GPU_MAX_SHARERS)
+        return fail(ERR_INVALID, "distributed.gpus = %lld: at most %d ranks can share a GPU",
+                    (long long)asked, GPU_MAX_SHARERS);
     *out = (struct plan_devices){.on_gpus = true, .n_workers = asked ? (int)asked : count,
                                  .real = DTYPE_F32, .deterministic = config->run.deterministic,
-                                 .share_gpu = config->distributed.share_gpu};
+                                 .share_gpu = config->distributed.share_gpu,
+                                 .timeout = config->distributed.comm_timeout};
     if (config->training.use_amp)
         out->real = strcmp(config->training.amp_dtype, "float16") == 0 ? DTYPE_F16 : DTYPE_BF16;
     return OK;
@@ -82,8 +86,11 @@ enum status plan_devices(struct plan_devices *out, const struct config *config)
 
 enum status plan_open_device(struct device **out, const struct plan_devices *plan, int rank)
 {
-    if (plan->on_gpus)
-        return gpu_open(out, plan->share_gpu ? 0 : rank, plan->real, plan->deterministic);
+    if (plan->on_gpus) {
+        TRY(gpu_open(out, plan->share_gpu ? 0 : rank, plan->real, plan->deterministic));
+        (*out)->timeout = plan->timeout;
+        return OK;
+    }
     return cpu_device_create(out, rank, plan->threads, plan->real);
 }
 

@@ -24,6 +24,7 @@ struct plan_devices {
     enum dtype real;            /* what the devices compute in */
     bool deterministic;
     bool share_gpu;             /* all ranks on GPU 0 */
+    double timeout;             /* seconds that a wait for a device may take */
 };
 /* ERR_INVALID where the asked-for devices are not there or cannot do this model; notices when cores
  * are fewer than workers, and when CPU workers take the place of GPUs that cannot be used. */

@@ -42,6 +42,9 @@ enum status plan_create_group(struct cuda_group **out, const struct plan_devices
     const int n = plan->n_workers;
 
     *out = NULL;
+    /* Sums inside the switches of NVLink add in an order that varies (NVIDIA/nccl issue 1497). */
+    if (plan->deterministic && setenv("NCCL_NVLS_ENABLE", "0", 0) != 0)
+        return fail_errno(ERR_NOMEM, "setenv");
     if (plan->share_gpu)
         return cuda_group_create_loopback(out, n, barrier, timeout);
     int *ordinals = malloc((size_t)n * sizeof *ordinals);

@@ -195,7 +195,7 @@ enum status plan_memory_check(const struct plan_memory *memory)
     else
         snprintf(advice, sizeof advice, "not even training.batch_size = 1 fits: lower model.depth, "
                  "model.dim or model.max_seq_len");
-    return fail(ERR_INVALID, "%.0f MiB of memory are needed for %s and %.0f MiB are available on "
+    return fail(ERR_INVALID, "%.1f MiB of memory are needed for %s and %.1f MiB are available on "
                 "%s: %s", mebibytes(plan_memory_needed(memory)), place.takers,
                 mebibytes(memory->available), place.where, advice);
 }

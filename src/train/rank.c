@@ -53,7 +53,9 @@ enum status rank_create(struct rank *rank, struct run *run, struct worker *worke
                              run->data.tokenizer.vocab_size));
     }
     TRY(rank_rehearse(rank));
-    return load_state(rank);
+    TRY(load_state(rank));
+    rank->is_whole = true;
+    return OK;
 }
 
 void rank_free(struct rank *rank)

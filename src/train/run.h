@@ -52,6 +52,7 @@ struct rank {
     struct generator *generator;
     int64_t evaluated_step;             /* the step of the last evaluation, -1 before the first */
     bool rehearsing;                    /* no collectives */
+    bool is_whole;                      /* weights and moments are those of progress.step */
 };
 
 enum status rank_create(struct rank *rank, struct run *run, struct worker *worker);

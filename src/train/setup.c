@@ -49,6 +49,7 @@ static void report_change(void *context, const char *key, const char *saved, con
 static enum status read_resumed(struct run *run, const struct command_line *line)
 {
     run->config = run->resume.config;
+    run->config.distributed.share_gpu = false;      /* that was for the machine it ran on */
     if (line->n_positional)
         TRY(read_file(&run->config, line->positional[0]));
     TRY(command_line_apply(line, &config_options, &run->config));

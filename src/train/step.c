@@ -107,8 +107,12 @@ static enum status accumulate(struct rank *rank)
                                         (uint32_t)rank->progress.step, in_batch};
         load_windows(rank, rank->progress.position + in_batch);
         TRY(model_load(rank->model, &batch, &step));
-        TRY(train_micro_batch(rank, rank->progress.loss_scale / tokens,
-                              micro + 1 == plan->accumulation));
+        const enum status status = train_micro_batch(rank, rank->progress.loss_scale / tokens,
+                                                     micro + 1 == plan->accumulation);
+        if (status != OK) {
+            (void)device_sections_forget(rank->dev);
+            return status;
+        }
     }
     return rank->rehearsing || rank->worker->size == 1 ? OK : reduce_rest(rank);
 }
@@ -174,7 +178,6 @@ enum { SCALE_GROWTH_STEPS = 2000 };
 static enum status adapt_loss_scale(struct rank *rank, double grad_norm)
 {
     struct progress_state *progress = &rank->progress;
-    const double before = progress->loss_scale;
 
     if (!isfinite(grad_norm) && (rank->dev->real != DTYPE_F16 || progress->loss_scale <= 1))
         return fail(ERR_DEVICE, "step %lld: the gradient norm is %g; the weights were left as they "
@@ -189,7 +192,7 @@ static enum status adapt_loss_scale(struct rank *rank, double grad_norm)
         progress->loss_scale *= 2;
         progress->scale_steps = 0;
     }
-    return progress->loss_scale == before ? OK : record_again(rank);
+    return OK;
 }
 
 enum status rank_step(struct rank *rank, struct monitor_step *record)
@@ -199,17 +202,20 @@ enum status rank_step(struct rank *rank, struct monitor_step *record)
     const int64_t tokens = run->batch.global_batch * run->model.max_seq_len;
     const struct tensor sums = model_sums(rank->model);
     const double lr = schedule_lr(&run->schedule, progress->step);
+    const double scale = progress->loss_scale;
     double totals[2], grad_norm;
 
     TRY(accumulate(rank));
-    TRY(optimizer_step(&rank->optimizer, progress->step + 1, lr, progress->loss_scale,
-                       &grad_norm));
+    rank->is_whole = false;
+    TRY(optimizer_step(&rank->optimizer, progress->step + 1, lr, scale, &grad_norm));
     TRY(device_download(rank->dev, totals, sums.data, sizeof totals));
+    rank->is_whole = !isfinite(grad_norm);      /* then nothing was updated */
     TRY(adapt_loss_scale(rank, grad_norm));
 
     progress->step++;
     progress->position += run->batch.global_batch;
     progress->tokens += tokens;
+    rank->is_whole = true;
     *record = (struct monitor_step){
         .step = progress->step,
         .epoch = progress->epoch + 1,
@@ -219,5 +225,5 @@ enum status rank_step(struct rank *rank, struct monitor_step *record)
         .tokens = tokens,
         .tokens_total = progress->tokens,
     };
-    return OK;
+    return progress->loss_scale == scale ? OK : record_again(rank);
 }

@@ -121,18 +121,18 @@ static enum status prepare(struct run *run, const struct run_options *options)
     return run->ranks ? OK : fail(ERR_NOMEM, "no memory for %d workers", run->devices.n_workers);
 }
 
-/* The message of a failure before this one is kept. */
+/* The status of the run with that of leaving its communicators; the first failure's message is kept. */
 static enum status close_group(struct run *run, enum status before)
 {
     char message[1024];
 
     snprintf(message, sizeof message, "%s", status_message());
     const enum status status = cuda_group_destroy(run->gpu_group);
-    if (status != OK && before != OK) {
+    if (before == OK)
+        return status;
+    if (status != OK)
         log_warning("%s", status_message());
-        return fail(before, "%s", message);
-    }
-    return status;
+    return fail(status == OK ? before : ERR_COMM, "%s", message);
 }
 
 enum status run_train(const struct run_options *options, int *signal)
@@ -148,12 +148,12 @@ enum status run_train(const struct run_options *options, int *signal)
         stop_on_signals();
         status = world_run(run.devices.n_workers, run.barrier, run_worker, &run);
         *signal = run.stopped_by;
-        /* Only now may memory go that other ranks could still have been reading. Communicators go
-         * first: freeing device memory waits for a collective that hangs. Where they do not go
-         * either, everything is left to the end of the process, which has a failure to report. */
-        const enum status closed = close_group(&run, status);
-        if (closed != OK)
-            return closed;
+        /* Only now may memory go that other ranks could still have been reading; and communicators
+         * before it. But freeing waits for all that a GPU does, which after some failures is for
+         * ever: then everything is left to the end of the process. */
+        status = close_group(&run, status);
+        if (status == ERR_DEVICE || status == ERR_COMM)
+            return status;
         for (int i = 0; i < run.devices.n_workers; i++)
             rank_free(&run.ranks[i]);
     }

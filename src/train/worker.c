@@ -144,6 +144,20 @@ static enum status finish(struct rank *rank)
     return OK;
 }
 
+/* After a failure, of this rank or another: what rank 0 has is saved if it is the state between two
+ * steps. The message of the failure is kept. */
+static void rescue(struct rank *rank)
+{
+    char reason[1024];
+
+    if (!is_first(rank) || !rank->is_whole || rank->progress.step == rank->run->start.step)
+        return;
+    snprintf(reason, sizeof reason, "%s", status_message());
+    if (saves_write(&rank->run->saves, SAVE_LAST, rank_content(rank)) != OK)
+        log_warning("not saved: %s", status_message());
+    (void)fail(OK, "%s", reason);
+}
+
 enum status run_worker(struct worker *worker, void *context)
 {
     struct run *run = context;
@@ -152,16 +166,10 @@ enum status run_worker(struct worker *worker, void *context)
 
     TRY(rank_create(rank, run, worker));
     TRY(world_barrier(worker));
-    const enum status status = train(rank, &signal);
-    /* Replicas hold the same state, and a step that failed changed nothing of it. */
-    if (status != OK && status != ERR_CANCELED && is_first(rank) && rank->progress.step > 0) {
-        const struct checkpoint_content content = rank_content(rank);
-        char reason[512];
-        snprintf(reason, sizeof reason, "%s", status_message());
-        if (saves_write(&run->saves, SAVE_LAST, content) != OK)
-            log_warning("not saved: %s", status_message());
-        return fail(status, "%s", reason);
-    }
-    TRY(status);
-    return signal ? interrupted(rank, signal) : finish(rank);
+    enum status status = train(rank, &signal);
+    if (status == OK)
+        status = signal ? interrupted(rank, signal) : finish(rank);
+    if (status != OK)
+        rescue(rank);
+    return status;
 }

@@ -53,6 +53,30 @@ then_goes_on() {    # RULE GPUS TEXT...
     expect_exit 0 "done: 8 steps" -- trainer c.ini --gpus "$2" --resume auto
 }
 
+# What rank 0 has when something fails later on is saved, if it is the state between two steps; and the
+# run that goes on from it is the one that never failed, bit for bit.
+rescued() {         # GPUS RULE...
+    local gpus=$1 rule n_saved=0
+
+    shift
+    first_steps "$gpus"
+    cp -r checkpoints straight
+    cp -r checkpoints before
+    expect_exit 0 "done: 8 steps" -- trainer c.ini --gpus "$gpus" --resume auto \
+        --set checkpoint.save_dir=straight --set logging.log_dir=straight
+    for rule in "$@"; do
+        rm -rf checkpoints logs
+        cp -r before checkpoints
+        ends_with "$rule" "$gpus"
+        [ ! -e checkpoints/last_checkpoint.safetensors ] || n_saved=$((n_saved + 1))
+        expect_exit 0 "done: 8 steps" -- trainer c.ini --gpus "$gpus" --resume auto
+        check_tensors checkpoints/final_model.safetensors straight/final_model.safetensors 0
+    done
+    [ $n_saved -gt 0 ] || fail "nothing was ever saved"
+}
+
+run_case rescued 1 memcpy:{130,131,132,133,134,135,136,137}
+run_case rescued 2 nccl-async:15@1 kernel:adamw_kernel:5@1
 run_case fault malloc:2@2 4 "rank 2: GPU 2" "MiB of memory"
 run_case fault stream:2 2 "GPU" "cudaStreamCreateWithPriority"
 run_case fault event:3 4 "GPU" "cudaEventCreateWithFlags"
