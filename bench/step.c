@@ -9,9 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/rng.h"
 #include "kernels/ops.h"
 #include "train/run.h"
@@ -40,14 +40,6 @@ struct bench {
     double peak;                /* bytes resident at the end of the first part */
     char description[96];
 };
-
-static double seconds_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* Forward and backward: 6 FLOP for each weight of a product and token (the classifier's too, the
  * embedding's look-up not), and 12 depth T C for full attention, half of it causal: the causal count

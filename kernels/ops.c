@@ -1,7 +1,7 @@
 /* ops.c - fused operations composed of plain ones, for backends that have no kernel of their own. */
 #include "kernels/ops.h"
 
-#include <time.h>
+#include "base/clock.h"
 
 static enum status composed_linear_gelu(struct device *dev, const struct tensor *pre,
                                         const struct tensor *out, const struct tensor *a,
@@ -39,14 +39,6 @@ const char *op_family_name(enum op_family family)
     };
 
     return names[family];
-}
-
-static double seconds_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
 double profile_start(struct device *dev)

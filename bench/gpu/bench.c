@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* config/default.ini, config/gpt2-124m.ini, and the largest GPT-2. */
 static const struct shape full[MAX_SHAPES] = {
@@ -83,14 +82,6 @@ enum status bench_flags_read(struct bench_flags *out, int argc, char **argv)
     for (int i = 0; out->toy && i < out->n_shapes; i++)
         make_toy(&out->shapes[i]);
     return OK;
-}
-
-double seconds_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
 static int compare(const void *a, const void *b)

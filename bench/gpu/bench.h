@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 
+#include "base/clock.h"
 #include "model/params.h"
 
 struct shape {
@@ -28,7 +29,6 @@ struct bench_flags {
 /* ERR_INVALID, with the flags there are, where they make no sense. */
 enum status bench_flags_read(struct bench_flags *out, int argc, char **argv);
 
-double seconds_now(void);
 /* Sorts them. */
 double median_of(double *values, int n);
 

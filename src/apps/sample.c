@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/status.h"
 #include "device/gpu.h"
@@ -208,14 +208,6 @@ static struct sampling sampling_of(const struct config *config)
 }
 
 /* ---- texts ---- */
-
-static double seconds_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 static enum status answer_prompt(struct text_writer *writer, const char *prompt, size_t size)
 {

@@ -6,13 +6,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-static double seconds_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
+#include "base/clock.h"
 
 enum status cuda_group_init(struct cuda_group *group, const struct cuda_group_ops *ops, int size,
                             struct barrier *barrier, double timeout)

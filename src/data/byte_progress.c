@@ -1,19 +1,11 @@
 #include "data/byte_progress.h"
 
 #include <stdio.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 
 static const double LIVE_SECONDS = 0.25, MESSAGE_SECONDS = 10.0;
-
-static double seconds_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 const char *bytes_text(char text[BYTES_TEXT_SIZE], uint64_t bytes)
 {

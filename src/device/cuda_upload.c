@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "device/cuda.h"
 
 enum { HALF = 2 << 20, ALIGNMENT = 64 };
@@ -16,14 +17,6 @@ struct cuda_staging {
     size_t used;                /* bytes of it */
     cudaEvent_t copied[2];      /* all copies from this half */
 };
-
-static double seconds_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 enum status cuda_wait(struct device *dev, cudaEvent_t event)
 {

@@ -3,8 +3,8 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "device/gpu.h"
 #include "train/check.h"
 
@@ -35,14 +35,6 @@ struct collective {
     int64_t timed;              /* elements of float32, */
     double seconds;             /* and what their sum takes */
 };
-
-static double seconds_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 static size_t room_bytes(const struct collective *c)
 {

@@ -1,19 +1,11 @@
 /* evaluate.c - validation over all workers, and the samples that go with it. */
 #include <math.h>
 #include <stdio.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "train/run.h"
 #include "train/stop.h"
-
-static double seconds_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 static int64_t evaluation_windows(const struct run *run)
 {

@@ -1,21 +1,13 @@
 /* worker.c - the life of one worker: steps, epochs, evaluations and saves, until the run ends. */
 #include <math.h>
 #include <stdio.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "train/run.h"
 #include "train/stop.h"
 
 enum { SAVE_NOW = 1000 };       /* added to a signal's number in what the ranks agree on */
-
-static double seconds_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 static bool is_first(const struct rank *rank)
 {

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "ops/element.h"
 
 struct trials trials = {.nan_at = -1};
@@ -419,14 +419,6 @@ static void check_subject(const struct trial *t, const struct subject *subject,
 }
 
 /* ---- timing ---- */
-
-static double seconds_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* The shortest of many calls. */
 static enum status time_calls(const struct trial *t, struct device *dev,
