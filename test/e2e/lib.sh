@@ -297,3 +297,19 @@ tiny_tokens() {
     head -c "$1" "$here/../../datasets/sample.txt" >text.txt
     run prepare --custom-text text.txt --output tokens.safetensors "${@:2}"
 }
+
+# The configuration that a file of the oracle describes, with its tokens and first weights; its batch
+# is shared by the workers, and by the micro-batches of each.
+oracle_config() {   # ORACLE WORKERS ACCUMULATION [KEY=VALUE...]
+    local settings=() key
+
+    for key in max_seq_len dim depth heads mlp_dim use_rotary_emb learning_rate warmup_steps \
+               min_lr_ratio weight_decay adam_beta1 adam_beta2 adam_epsilon max_grad_norm; do
+        settings+=("$key=$(tensors metadata "$1" $key)")
+    done
+    tiny_config "${settings[@]}" shuffle=false "max_steps=$(tensors metadata "$1" steps)" \
+        "batch_size=$(($(tensors metadata "$1" batch) / $2 / $3))" \
+        "gradient_accumulation_steps=$3" "${@:4}"
+    tensors tokens "$1" stream tokens.safetensors "$(tensors metadata "$1" vocab_size)"
+    tensors extract "$1" init. init.safetensors
+}
