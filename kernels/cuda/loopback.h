@@ -9,11 +9,9 @@
 extern "C" {
 #endif
 
-enum { LOOPBACK_MAX_RANKS = GPU_MAX_SHARERS };
-
 /* Buffers of the ranks, all in the memory of one GPU. */
 struct loopback_buffers {
-    void *data[LOOPBACK_MAX_RANKS];
+    void *data[GPU_MAX_SHARERS];
     int size;
 };
 

@@ -62,9 +62,9 @@ enum status cuda_group_create_loopback(struct cuda_group **out, int size, struct
     if (!group)
         return fail(ERR_NOMEM, "no memory for a group of %d ranks", size);
     enum status status = cuda_group_init(group, &loopback_ops, size, barrier, timeout);
-    if (status == OK && (size < 1 || size > LOOPBACK_MAX_RANKS))
+    if (status == OK && (size < 1 || size > GPU_MAX_SHARERS))
         status = fail(ERR_INVALID, "distributed.share_gpu: %d ranks on one GPU, expected 1 to %d",
-                      size, LOOPBACK_MAX_RANKS);
+                      size, GPU_MAX_SHARERS);
     if (status != OK) {
         loopback_destroy(group, true);
         return status;

@@ -110,19 +110,6 @@ static enum status too_late(const struct cuda_comm *comm)
                 comm->dev->description, (long long)comm->n_queued, group->timeout, ranks);
 }
 
-/* *done: the event has happened, and with it all that was queued before it. */
-static enum status query(const struct cuda_comm *comm, cudaEvent_t event, bool *done)
-{
-    const cudaError_t error = cudaEventQuery(event);
-
-    *done = error == cudaSuccess;
-    if (error == cudaSuccess)
-        return OK;
-    /* The runtime keeps "not ready" as if it were an error: the next launch would find it. */
-    (void)cudaGetLastError();
-    return error == cudaErrorNotReady ? OK : cuda_fail(comm->dev, "all-reduce", error);
-}
-
 /* Never a call that blocks: only a thread that polls can be told that a peer is gone. */
 static enum status poll_until_done(struct cuda_comm *comm)
 {
@@ -132,8 +119,8 @@ static enum status poll_until_done(struct cuda_comm *comm)
 
     for (;;) {
         bool ready, done;
-        TRY(query(comm, comm->ready, &ready));
-        TRY(query(comm, comm->done, &done));
+        TRY(cuda_query(comm->dev, comm->ready, "all-reduce", &ready));
+        TRY(cuda_query(comm->dev, comm->done, "all-reduce", &done));
         if (ready)
             atomic_store(&group->reached[comm->base.rank], comm->n_queued);
         if (done)

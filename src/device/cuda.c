@@ -1,9 +1,12 @@
 #include "device/cuda.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "device/gpu.h"
 #include "kernels/ops.h"
 
@@ -57,6 +60,39 @@ static void cuda_free(struct device *dev, void *memory, size_t size)
     (void)dev;
     (void)size;
     (void)cudaFree(memory);
+}
+
+enum status cuda_query(struct device *dev, cudaEvent_t event, const char *call, bool *done)
+{
+    const cudaError_t error = cudaEventQuery(event);
+
+    *done = error == cudaSuccess;
+    if (error == cudaSuccess)
+        return OK;
+    /* The runtime keeps "not ready" as if it were an error: the next launch would find it. */
+    (void)cudaGetLastError();
+    return error == cudaErrorNotReady ? OK : cuda_fail(dev, call, error);
+}
+
+enum status cuda_wait(struct device *dev, cudaEvent_t event)
+{
+    static const struct timespec nap = {0, 50000};
+    const double start = seconds_now();
+
+    for (;;) {
+        bool done;
+        TRY(cuda_query(dev, event, "cudaEventQuery", &done));
+        if (done)
+            return OK;
+        const double waited = seconds_now() - start;
+        if (dev->timeout > 0 && waited > dev->timeout)
+            return fail(ERR_DEVICE, "%s: its work has not ended after %g s", dev->description,
+                        dev->timeout);
+        if (waited < 0.01)
+            sched_yield();
+        else
+            nanosleep(&nap, NULL);
+    }
 }
 
 static enum status cuda_sync(struct device *dev)

@@ -93,6 +93,8 @@ enum status cuda_section_end(struct device *dev);
 enum status cuda_sections_forget(struct device *dev);
 void cuda_sections_free(struct device *dev);
 
+/* *done: the event has happened, and with it all that was queued before it. An error is that of `call`. */
+enum status cuda_query(struct device *dev, cudaEvent_t event, const char *call, bool *done);
 /* Poll until the event has happened: never a call that blocks, for a GPU may hang. ERR_DEVICE after
  * dev->timeout. */
 enum status cuda_wait(struct device *dev, cudaEvent_t event);

@@ -1,11 +1,8 @@
 /* cuda_upload.c - copies to the GPU through pinned memory: no call waits for the GPU's other work, or
  * leaves the GPU reading what is the caller's. */
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "base/clock.h"
 #include "device/cuda.h"
 
 enum { HALF = 2 << 20, ALIGNMENT = 64 };
@@ -17,30 +14,6 @@ struct cuda_staging {
     size_t used;                /* bytes of it */
     cudaEvent_t copied[2];      /* all copies from this half */
 };
-
-enum status cuda_wait(struct device *dev, cudaEvent_t event)
-{
-    static const struct timespec nap = {0, 50000};
-    const double start = seconds_now();
-
-    for (;;) {
-        const cudaError_t error = cudaEventQuery(event);
-        if (error == cudaSuccess)
-            return OK;
-        if (error != cudaErrorNotReady)
-            return cuda_fail(dev, "cudaEventQuery", error);
-        /* The runtime keeps "not ready" as if it were an error. */
-        (void)cudaGetLastError();
-        const double waited = seconds_now() - start;
-        if (dev->timeout > 0 && waited > dev->timeout)
-            return fail(ERR_DEVICE, "%s: its work has not ended after %g s", dev->description,
-                        dev->timeout);
-        if (waited < 0.01)
-            sched_yield();
-        else
-            nanosleep(&nap, NULL);
-    }
-}
 
 enum status cuda_staging_create(struct device *dev, struct cuda_staging **out)
 {
