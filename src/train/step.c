@@ -90,8 +90,9 @@ static enum status train_micro_batch(struct rank *rank, double loss_scale, bool 
     return section_end(rank);
 }
 
-/* This rank's part of the global batch, micro-batch by micro-batch, and the sums over the ranks. */
-static enum status accumulate(struct rank *rank)
+/* This rank's part of the global batch, micro-batch by micro-batch from `first` on, and the sums over the
+ * ranks. */
+static enum status accumulate(struct rank *rank, int first)
 {
     const struct run *run = rank->run;
     const struct plan_batch *plan = &run->batch;
@@ -101,7 +102,7 @@ static enum status accumulate(struct rank *rank)
                                       run->model.max_seq_len};
 
     TRY(model_begin(rank->model));
-    for (int micro = 0; micro < plan->accumulation; micro++) {
+    for (int micro = first; micro < plan->accumulation; micro++) {
         const int64_t in_batch = rank->worker->rank * part + (int64_t)micro * plan->micro_batch;
         const struct model_step step = {(uint64_t)run->config.run.seed,
                                         (uint32_t)rank->progress.step, in_batch};
@@ -117,11 +118,19 @@ static enum status accumulate(struct rank *rank)
     return rank->rehearsing || rank->worker->size == 1 ? OK : reduce_rest(rank);
 }
 
-/* All of a step's forward and backward work, for nothing and without collectives. */
+/* The last two micro-batches of a step: one of each kind. */
+static int first_of_each_kind(const struct rank *rank)
+{
+    const int accumulation = rank->run->batch.accumulation;
+
+    return accumulation > 2 ? accumulation - 2 : 0;
+}
+
+/* A step's forward and backward work, for nothing and without collectives. */
 static enum status rehearse_passes(struct rank *rank)
 {
     rank->rehearsing = true;
-    const enum status status = accumulate(rank);
+    const enum status status = accumulate(rank, first_of_each_kind(rank));
     rank->rehearsing = false;
     TRY(status);
     return device_sync(rank->dev);
@@ -155,8 +164,10 @@ enum status rank_rehearse(struct rank *rank)
     TRY(rehearse_passes(rank));
     TRY(rehearse_rest(rank));
     TRY(rehearse_passes(rank));
+    if (rank->worker->size == 1)
+        return OK;
     TRY(world_barrier(rank->worker));
-    TRY(accumulate(rank));
+    TRY(accumulate(rank, first_of_each_kind(rank)));
     TRY(device_sync(rank->dev));
     return world_barrier(rank->worker);
 }
@@ -205,7 +216,7 @@ enum status rank_step(struct rank *rank, struct monitor_step *record)
     const double scale = progress->loss_scale;
     double totals[2], grad_norm;
 
-    TRY(accumulate(rank));
+    TRY(accumulate(rank, 0));
     rank->is_whole = false;
     TRY(optimizer_step(&rank->optimizer, progress->step + 1, lr, scale, &grad_norm));
     TRY(device_download(rank->dev, totals, sums.data, sizeof totals));
