@@ -4,7 +4,7 @@
  * a tile's scores against all keys it may see, at most (block, T), live in the thread's scratch. The
  * backward pass makes the same probabilities again from the saved lse; because one task owns the
  * whole head, dK and dV are sums in a fixed order. */
-#include "kernels/cpu/vector_math.h"
+#include "kernels/cpu/attention.h"
 
 /* A row of numbers, one for each key, is filled up to a multiple of this: loops over it then end
  * with a whole vector. */
@@ -52,28 +52,6 @@ static struct scratch scratch_of(struct device *dev, int thread, int64_t keys, i
     return s;
 }
 
-struct attention {
-    real *out, *dqkv;
-    calc *lse;
-    const real *qkv, *dout, *saved_out;
-    const calc *saved_lse;
-    int64_t batch, length, heads, size;     /* B, T, H, D */
-    const struct dropout *dropout;
-    struct device *dev;
-};
-
-static struct attention attention_of(struct device *dev, const struct tensor *qkv)
-{
-    return (struct attention){.qkv = qkv->data, .batch = qkv->shape[0], .length = qkv->shape[1],
-                              .heads = qkv->shape[2] / 3, .size = qkv->shape[3], .dev = dev};
-}
-
-/* Of the scores. */
-static calc scale_of(int64_t size)
-{
-    return 1 / (calc)sqrt((double)size);
-}
-
 /* p = exp(scale (scores - the largest)) times the dropout's factors (NULL: none) where
  * key <= query, 0 behind; `inverse` = 1 / the sum of the exponentials, by which p is still to be
  * multiplied. Returns lse. */
@@ -117,21 +95,6 @@ static void scale_rows(real *out, int64_t stride, const calc *sums, const calc *
         for (int64_t c = 0; c < size; c++)
             out[i * stride + c] = narrow(sums[i * size + c] * factors[i]);
     }
-}
-
-/* Factors of one query's dropped probabilities; `row` as in struct dropout. */
-static void dropout_factors(calc *factors, const struct attention *a, int64_t row, int64_t head,
-                            int64_t visible)
-{
-    struct dropout one_head = *a->dropout;
-    struct dropout_place place = {0};
-
-    if (one_head.place)
-        place = *one_head.place;
-    one_head.first_row = (one_head.first_row + place.first_row + row) * a->heads + head;
-    one_head.step += (uint32_t)place.step;
-    one_head.place = NULL;
-    CPU_NAME(dropout_row)(factors, visible, a->length, &one_head, 0);
 }
 
 static void forward_task(void *context, int task, int thread)
@@ -202,24 +165,33 @@ static void backward_row(real *p, real *ds, const calc *scores, const calc *dp, 
     memset(ds + visible, 0, (size_t)(keys - visible) * sizeof *ds);
 }
 
+/* dout . out of one query and head. */
+static calc delta_of(const struct attention *a, int64_t b, int64_t h, int64_t query)
+{
+    const int64_t place = ((b * a->length + query) * a->heads + h) * a->size;
+    calc delta = 0;
+
+    VECTOR_SUM(delta)
+    for (int64_t c = 0; c < a->size; c++)
+        delta += widen(a->dout[place + c]) * widen(a->saved_out[place + c]);
+    return delta;
+}
+
 /* p and ds of the queries first .. keys - 1 of one head, from their scores and dp. */
 static void backward_rows(const struct attention *a, const struct scratch *s, int64_t b, int64_t h,
                           int64_t first, int64_t keys)
 {
-    const int64_t T = a->length, H = a->heads, D = a->size;
+    const int64_t T = a->length, H = a->heads;
     const bool drops = a->dropout->rate > 0;
 
     for (int64_t query = first; query < keys; query++) {
-        const int64_t place = ((b * T + query) * H + h) * D, row = (query - first) * padded(keys);
-        calc delta = 0;         /* sum_j w f dp = dout . out */
-        VECTOR_SUM(delta)
-        for (int64_t c = 0; c < D; c++)
-            delta += widen(a->dout[place + c]) * widen(a->saved_out[place + c]);
+        const int64_t row = (query - first) * padded(keys);
         if (drops)
             dropout_factors(s->factors, a, b * T + query, h, query + 1);
         backward_row(s->p + row, s->ds + row, s->scores + row, s->dp + row,
                      drops ? s->factors : NULL, query + 1, keys,
-                     a->saved_lse[(b * H + h) * T + query], delta, scale_of(D));
+                     a->saved_lse[(b * H + h) * T + query], delta_of(a, b, h, query),
+                     scale_of(a->size));
     }
 }
 
@@ -274,13 +246,6 @@ static enum status attention_backward(struct device *dev, const struct tensor *d
     return OK;
 }
 
-struct cached_attention {
-    real *out, *keys, *values;  /* keys, values (max T, H, D) */
-    const real *qkv;
-    int64_t length, heads, size, position;
-    struct device *dev;
-};
-
 static void cached_task(void *context, int task, int thread)
 {
     const struct cached_attention *a = context;
@@ -288,12 +253,7 @@ static void cached_task(void *context, int task, int thread)
     const struct scratch s = scratch_of(a->dev, thread, a->position + a->length, D);
     calc inverse[CPU_QUERY_BLOCK];
 
-    for (int64_t t = 0; t < a->length; t++) {
-        const real *new_key = a->qkv + t * stride + width + h * D;
-        memcpy(a->keys + (a->position + t) * width + h * D, new_key, (size_t)D * sizeof(real));
-        memcpy(a->values + (a->position + t) * width + h * D, new_key + width,
-               (size_t)D * sizeof(real));
-    }
+    append_to_cache(a, h);
     for (int64_t first = 0; first < a->length; first += CPU_QUERY_BLOCK) {
         const int64_t end = slice_end(first, CPU_QUERY_BLOCK, a->length), rows = end - first;
         const int64_t keys = a->position + end, row = padded(keys);
@@ -313,9 +273,7 @@ static enum status attention_cached(struct device *dev, const struct tensor *out
                                     const struct tensor *cache, const struct tensor *qkv,
                                     int64_t position)
 {
-    const struct tensor values = tensor_rows(cache, 1, 1);
-    struct cached_attention a = {out->data, cache->data, values.data, qkv->data, qkv->shape[1],
-                                 cache->shape[2], cache->shape[3], position, dev};
+    struct cached_attention a = cached_attention_of(dev, out, cache, qkv, position);
 
     cpu_run(dev, (int)a.heads, cached_task, &a);
     return OK;
@@ -326,4 +284,7 @@ void CPU_NAME(cpu_attention_ops)(struct op_table *table)
     table->attention_forward = attention_forward;
     table->attention_backward = attention_backward;
     table->attention_cached = attention_cached;
+#ifdef __AVX512F__
+    CPU_NAME(cpu_attention_avx512_ops)(table);
+#endif
 }

@@ -96,10 +96,11 @@ void CPU_NAME(gemm_sum)(bool transpose_a, bool transpose_b, int64_t m, int64_t n
                         const real *a, int64_t lda, const real *b, int64_t ldb, bool accumulate,
                         calc *c, int64_t ldc);
 
-/* Factors of one row of a dropout of `width` columns: 0 or the scale of what is kept, for columns
- * 0 .. n-1 of them. */
-void CPU_NAME(dropout_row)(calc *factors, int64_t n, int64_t width, const struct dropout *dropout,
-                           int64_t row);
+/* Factors of one row of a dropout of `width` columns: 0 or the scale of what is kept, for n columns
+ * from column `first` on, a multiple of DROPOUT_TILE. */
+enum { DROPOUT_TILE = 128 };
+void CPU_NAME(dropout_row)(calc *factors, int64_t first, int64_t n, int64_t width,
+                           const struct dropout *dropout, int64_t row);
 
 /* Work over `n` items is cut in slices of `slice`, the last one shorter. */
 static inline int n_slices(int64_t n, int64_t slice)

@@ -17,8 +17,8 @@ static void forward_task(void *context, int task, int thread)
     const int64_t first = (int64_t)task * ROW_SLICE, end = slice_end(first, ROW_SLICE, g->n);
 
     for (int64_t row = first; row < end; row++)
-        gelu_row(g->out + row * g->width, g->x + row * g->width, g->width, g->dropout, row,
-                 cpu_thread_scratch(g->dev, thread));
+        gelu_row(g->out + row * g->width, g->x + row * g->width, 0, g->width, g->width,
+                 g->dropout, row, cpu_thread_scratch(g->dev, thread));
 }
 
 static void backward_task(void *context, int task, int thread)
@@ -33,7 +33,7 @@ static void backward_task(void *context, int task, int thread)
         const real *x = g->x + row * g->width, *dout = g->dout + row * g->width;
         real *dx = g->out + row * g->width;
         if (g->dropout->rate > 0)
-            CPU_NAME(dropout_row)(factors, g->width, g->width, g->dropout, row);
+            CPU_NAME(dropout_row)(factors, 0, g->width, g->width, g->dropout, row);
         VECTOR
         for (int64_t c = 0; c < g->width; c++) {
             const calc value = widen(x[c]);

@@ -74,7 +74,7 @@ static void add_forward_task(void *context, int task, int thread)
         real *sum = l->sum + row * l->width;
         const real *a = l->a + row * l->width, *b = l->b + row * l->width;
         if (l->dropout->rate > 0) {
-            CPU_NAME(dropout_row)(factors, l->width, l->width, l->dropout, row);
+            CPU_NAME(dropout_row)(factors, 0, l->width, l->width, l->dropout, row);
             VECTOR
             for (int64_t c = 0; c < l->width; c++)
                 sum[c] = narrow(widen(a[c]) + factors[c] * widen(b[c]));

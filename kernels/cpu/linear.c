@@ -2,12 +2,75 @@
  * the output is still in the cache. */
 #include "kernels/cpu/gelu.h"
 
-enum { ROW_SLICE = 256 };
+/* A matrix cut in tiles, one task each. Neither sizes nor order depend on the number of threads. */
+struct tiles {
+    int64_t rows, columns;      /* of the matrix */
+    int64_t height, width;      /* of a tile; the last ones may be smaller */
+};
+
+struct tile {
+    int64_t top, bottom, left, right;       /* bottom and right lie behind the last row and column */
+};
+
+static int64_t round_up(int64_t value, int64_t unit)
+{
+    return (value + unit - 1) / unit * unit;
+}
+
+static int64_t clamp(int64_t value, int64_t least, int64_t most)
+{
+    return value < least ? least : value < most ? value : most;
+}
+
+/* Rows of `height`, and as many columns that there are about `wanted` tiles in all. A tile's width is
+ * a multiple of `unit`. */
+static struct tiles tiles_of(int64_t rows, int64_t columns, int64_t height, int64_t unit,
+                             int wanted)
+{
+    const int n_rows = n_slices(rows, height);
+    const int64_t parts = n_rows < wanted ? (wanted + n_rows - 1) / n_rows : 1;
+
+    return (struct tiles){rows, columns, height, round_up((columns + parts - 1) / parts, unit)};
+}
+
+static int n_tiles(const struct tiles *t)
+{
+    return n_slices(t->rows, t->height) * n_slices(t->columns, t->width);
+}
+
+/* Those of the same columns, which share a part of the weight, come one after the other. */
+static struct tile tile_at(const struct tiles *t, int task)
+{
+    const int n_rows = n_slices(t->rows, t->height);
+    const int64_t top = task % n_rows * t->height, left = task / n_rows * t->width;
+
+    return (struct tile){top, slice_end(top, t->height, t->rows),
+                         left, slice_end(left, t->width, t->columns)};
+}
+
+/* Of activations: wide tiles, for a product is the faster the less of it is copied into the order
+ * that it is computed in. Few rows, those of a prompt or of one token, are shared out by columns. */
+static struct tiles activation_tiles(int64_t rows, int64_t columns)
+{
+    enum { HEIGHT = 256, WANTED = 16 };
+
+    return tiles_of(rows, columns, HEIGHT, GELU_COLUMNS, WANTED);
+}
+
+/* Of a weight's gradient. */
+static struct tiles gradient_tiles(int64_t rows, int64_t columns)
+{
+    enum { WANTED = 8, MIN_HEIGHT = 64, MAX_HEIGHT = 512 };
+
+    return tiles_of(rows, columns, clamp(round_up(rows / WANTED, 16), MIN_HEIGHT, MAX_HEIGHT),
+                    64, WANTED);
+}
 
 struct linear {
     real *out, *pre;            /* pre: NULL, or the product before GELU, which goes to out */
     const real *a, *weight, *bias;
-    int64_t n, k, m;            /* out (n, m) = a (n, k) weight (m, k)^T */
+    int64_t k;
+    struct tiles tiles;         /* of out (n, m) = a (n, k) weight (m, k)^T */
     const struct dropout *dropout;
     struct device *dev;
 };
@@ -15,15 +78,20 @@ struct linear {
 static void forward_task(void *context, int task, int thread)
 {
     const struct linear *l = context;
-    const int64_t first = (int64_t)task * ROW_SLICE, end = slice_end(first, ROW_SLICE, l->n);
+    const struct tile tile = tile_at(&l->tiles, task);
+    const int64_t k = l->k, m = l->tiles.columns, width = tile.right - tile.left;
     real *product = l->pre ? l->pre : l->out;
 
-    CPU_NAME(gemm)(false, true, end - first, l->m, l->k, l->a + first * l->k, l->k, l->weight,
-                   l->k, l->bias, product + first * l->m, l->m);
-    if (l->pre)
-        for (int64_t row = first; row < end; row++)
-            gelu_row(l->out + row * l->m, l->pre + row * l->m, l->m, l->dropout, row,
-                     cpu_thread_scratch(l->dev, thread));
+    CPU_NAME(gemm)(false, true, tile.bottom - tile.top, width, k, l->a + tile.top * k, k,
+                   l->weight + tile.left * k, k, l->bias ? l->bias + tile.left : NULL,
+                   product + tile.top * m + tile.left, m);
+    if (!l->pre)
+        return;
+    for (int64_t row = tile.top; row < tile.bottom; row++) {
+        const int64_t place = row * m + tile.left;
+        gelu_row(l->out + place, l->pre + place, tile.left, width, m, l->dropout, row,
+                 cpu_thread_scratch(l->dev, thread));
+    }
 }
 
 static enum status linear_forward(struct device *dev, const struct tensor *out,
@@ -31,9 +99,10 @@ static enum status linear_forward(struct device *dev, const struct tensor *out,
                                   const struct tensor *bias)
 {
     struct linear l = {.out = out->data, .a = a->data, .weight = weight->data, .bias = bias->data,
-                       .n = a->shape[0], .k = a->shape[1], .m = weight->shape[0]};
+                       .k = a->shape[1],
+                       .tiles = activation_tiles(a->shape[0], weight->shape[0])};
 
-    cpu_run(dev, n_slices(l.n, ROW_SLICE), forward_task, &l);
+    cpu_run(dev, n_tiles(&l.tiles), forward_task, &l);
     return OK;
 }
 
@@ -43,57 +112,72 @@ static enum status linear_gelu_forward(struct device *dev, const struct tensor *
                                        const struct dropout *dropout)
 {
     struct linear l = {.out = out->data, .pre = pre->data, .a = a->data, .weight = weight->data,
-                       .bias = bias->data, .n = a->shape[0], .k = a->shape[1],
-                       .m = weight->shape[0], .dropout = dropout, .dev = dev};
+                       .bias = bias->data, .k = a->shape[1], .dropout = dropout, .dev = dev,
+                       .tiles = activation_tiles(a->shape[0], weight->shape[0])};
 
-    cpu_run(dev, n_slices(l.n, ROW_SLICE), forward_task, &l);
+    cpu_run(dev, n_tiles(&l.tiles), forward_task, &l);
     return OK;
 }
 
-struct linear_gradient {
+struct input_gradient {
     real *da;
-    calc *dweight, *dbias;
-    const real *dout, *a, *weight;
-    int64_t n, k, m;
-    int64_t slice;              /* of the m rows of dweight */
+    const real *dout, *weight;
+    int64_t m;
+    struct tiles tiles;         /* of da (n, k) = dout (n, m) weight (m, k) */
 };
 
 static void backward_input_task(void *context, int task, int thread)
 {
-    const struct linear_gradient *g = context;
-    const int64_t first = (int64_t)task * ROW_SLICE, end = slice_end(first, ROW_SLICE, g->n);
+    const struct input_gradient *g = context;
+    const struct tile tile = tile_at(&g->tiles, task);
+    const int64_t m = g->m, k = g->tiles.columns;
 
     (void)thread;
-    CPU_NAME(gemm)(false, false, end - first, g->k, g->m, g->dout + first * g->m, g->m,
-                   g->weight, g->k, NULL, g->da + first * g->k, g->k);
+    CPU_NAME(gemm)(false, false, tile.bottom - tile.top, tile.right - tile.left, m,
+                   g->dout + tile.top * m, m, g->weight + tile.left, k, NULL,
+                   g->da + tile.top * k + tile.left, k);
 }
 
 static enum status linear_backward_input(struct device *dev, const struct tensor *da,
                                          const struct tensor *dout, const struct tensor *weight)
 {
-    struct linear_gradient g = {.da = da->data, .dout = dout->data, .weight = weight->data,
-                                .n = dout->shape[0], .k = weight->shape[1],
-                                .m = weight->shape[0]};
+    struct input_gradient g = {da->data, dout->data, weight->data, weight->shape[0],
+                               activation_tiles(dout->shape[0], weight->shape[1])};
 
-    cpu_run(dev, n_slices(g.n, ROW_SLICE), backward_input_task, &g);
+    cpu_run(dev, n_tiles(&g.tiles), backward_input_task, &g);
     return OK;
 }
 
-/* Each task owns some rows of dweight and sums over all n rows of the batch, in order. */
+struct weight_gradient {
+    calc *dweight, *dbias;
+    const real *dout, *a;
+    int64_t n;
+    struct tiles tiles;         /* of dweight (m, k) += dout (n, m)^T a (n, k) */
+};
+
+/* A tile's sum goes over all rows of the batch in order, in parts between which it stays in the
+ * cache. The leftmost tiles add up their columns of dbias, too. */
 static void backward_weight_task(void *context, int task, int thread)
 {
-    const struct linear_gradient *g = context;
-    const int64_t first = task * g->slice, end = slice_end(first, g->slice, g->m);
+    enum { PART = 1024 };
+    const struct weight_gradient *g = context;
+    const struct tile tile = tile_at(&g->tiles, task);
+    const int64_t m = g->tiles.rows, k = g->tiles.columns;
+    calc *dweight = g->dweight + tile.top * k + tile.left;
 
     (void)thread;
-    CPU_NAME(gemm_sum)(true, false, end - first, g->k, g->n, g->dout + first, g->m, g->a, g->k,
-                       true, g->dweight + first * g->k, g->k);
-    if (!g->dbias)
+    for (int64_t first = 0; first < g->n; first += PART) {
+        const int64_t end = slice_end(first, PART, g->n);
+        CPU_NAME(gemm_sum)(true, false, tile.bottom - tile.top, tile.right - tile.left, end - first,
+                           g->dout + first * m + tile.top, m, g->a + first * k + tile.left, k,
+                           true, dweight, k);
+    }
+    if (!g->dbias || tile.left > 0)
         return;
     for (int64_t row = 0; row < g->n; row++) {
-        const real *dout = g->dout + row * g->m;
+        const real *dout = g->dout + row * m;
         VECTOR
-        for (int64_t c = first; c < end; c++)
+        for (int64_t c = tile.top; c < tile.bottom; c++)
             g->dbias[c] += widen(dout[c]);
     }
 }
@@ -102,14 +186,10 @@ static enum status linear_backward_weight(struct device *dev, const struct tenso
                                           const struct tensor *dbias, const struct tensor *dout,
                                           const struct tensor *a)
 {
-    struct linear_gradient g = {.dweight = dweight->data, .dbias = dbias->data,
-                                .dout = dout->data, .a = a->data, .n = a->shape[0],
-                                .k = a->shape[1], .m = dweight->shape[0]};
+    struct weight_gradient g = {dweight->data, dbias->data, dout->data, a->data, a->shape[0],
+                                gradient_tiles(dweight->shape[0], dweight->shape[1])};
 
-    /* Enough slices to share out, each wide enough for the product to be fast. */
-    g.slice = (g.m / 8 + 15) / 16 * 16;
-    g.slice = g.slice < 32 ? 32 : g.slice > 512 ? 512 : g.slice;
-    cpu_run(dev, n_slices(g.m, g.slice), backward_weight_task, &g);
+    cpu_run(dev, n_tiles(&g.tiles), backward_weight_task, &g);
     return OK;
 }
 

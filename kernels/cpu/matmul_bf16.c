@@ -195,3 +195,10 @@ bool matmul_bf16(const struct matmul *shape, const void *a, const void *b, const
     return dnnl_primitive_execute(p->primitive, cache->stream, n, arguments) == dnnl_success &&
            dnnl_stream_wait(cache->stream) == dnnl_success;
 }
+
+bool matmul_bf16_has_tiles(void)
+{
+    const unsigned tiles = dnnl_cpu_isa_avx512_core_amx;
+
+    return ((unsigned)dnnl_get_effective_cpu_isa() & tiles) == tiles;
+}

@@ -24,5 +24,7 @@ struct matmul {
  * this machine, or no memory. Each thread keeps what it prepared until it ends. */
 bool matmul_bf16(const struct matmul *shape, const void *a, const void *b, const void *bias,
                  void *c);
+/* Whether these products run on tile registers (AMX), at many times the speed of vectors. */
+bool matmul_bf16_has_tiles(void);
 
 #endif

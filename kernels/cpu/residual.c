@@ -7,33 +7,34 @@
 
 enum { ROW_SLICE = 64 };
 
-void CPU_NAME(dropout_row)(calc *factors, int64_t n, int64_t width, const struct dropout *dropout,
-                           int64_t row)
+void CPU_NAME(dropout_row)(calc *factors, int64_t first, int64_t n, int64_t width,
+                           const struct dropout *dropout, int64_t row)
 {
-    enum { TILE = 8 * PHILOX_LANES };
+    enum { TILE = DROPOUT_TILE };
     const uint32_t threshold = (uint32_t)(dropout->rate * 65536.0);
     const calc scale = (calc)(65536.0 / (65536.0 - (double)threshold));
     const int64_t row_tiles = (width + TILE - 1) / TILE;
     const struct dropout_place place = dropout->place ? *dropout->place
                                                       : (struct dropout_place){0};
     const uint32_t step = dropout->step + (uint32_t)place.step;
-    uint64_t position = (uint64_t)((dropout->first_row + place.first_row + row) * row_tiles) *
-                        PHILOX_LANES;
+    const int64_t first_tile = (dropout->first_row + place.first_row + row) * row_tiles +
+                               first / TILE;
+    uint64_t position = (uint64_t)first_tile * PHILOX_LANES;
     calc last[TILE];
 
-    for (int64_t first = 0; first < n; first += TILE, position += PHILOX_LANES) {
+    for (int64_t i = 0; i < n; i += TILE, position += PHILOX_LANES) {
         uint32_t words[4][PHILOX_LANES];
-        calc *tile = n - first >= TILE ? factors + first : last;
+        calc *tile = n - i >= TILE ? factors + i : last;
         philox_lanes(words, dropout->seed, RNG_DROPOUT, dropout->site, step, position);
         for (int w = 0; w < 4; w++) {
             VECTOR
-            for (int i = 0; i < PHILOX_LANES; i++) {
-                tile[2 * w * PHILOX_LANES + i] = (words[w][i] & 0xffff) < threshold ? 0 : scale;
-                tile[(2 * w + 1) * PHILOX_LANES + i] = words[w][i] >> 16 < threshold ? 0 : scale;
+            for (int j = 0; j < PHILOX_LANES; j++) {
+                tile[2 * w * PHILOX_LANES + j] = (words[w][j] & 0xffff) < threshold ? 0 : scale;
+                tile[(2 * w + 1) * PHILOX_LANES + j] = words[w][j] >> 16 < threshold ? 0 : scale;
             }
         }
         if (tile == last)
-            memcpy(factors + first, last, (size_t)(n - first) * sizeof *factors);
+            memcpy(factors + i, last, (size_t)(n - i) * sizeof *factors);
     }
 }
 
@@ -57,7 +58,7 @@ static void residual_task(void *context, int task, int thread)
         real *out = r->out + row * r->width;
         const real *b = r->b + row * r->width;
         if (r->dropout->rate > 0)
-            CPU_NAME(dropout_row)(factors, r->width, r->width, r->dropout, row);
+            CPU_NAME(dropout_row)(factors, 0, r->width, r->width, r->dropout, row);
         if (r->a) {
             const real *a = r->a + row * r->width;
             VECTOR

@@ -32,16 +32,36 @@ static size_t shared_scratch(const struct device *dev, const struct op_limits *l
     return round_up(larger(column_sums, square_sums), 64);
 }
 
-static size_t thread_scratch(const struct device *dev, const struct op_limits *limits)
+/* attention.c: two tiles of scores, narrowed ones, dK and dV, a row of factors. */
+static size_t tile_scratch(const struct device *dev, const struct op_limits *limits)
 {
     const size_t keys = round_up((size_t)limits->max_seq_len, 32);
     const size_t size = (size_t)limits->head_size;
     const size_t tile = CPU_QUERY_BLOCK * keys, master = dtype_size(device_master(dev));
     const size_t narrowed = dev->real == DTYPE_BF16 ? 2 * tile * dtype_size(dev->real) : 0;
-    const size_t attention = (2 * tile + CPU_QUERY_BLOCK * size + 2 * keys * size + keys) * master +
-                             narrowed + 8 * 64;     /* parts of it begin at multiples of 64 */
 
-    return round_up(larger(attention, ((size_t)limits->width + 8) * master), 4096);
+    return (2 * tile + CPU_QUERY_BLOCK * size + 2 * keys * size + keys) * master + narrowed +
+           8 * 64;     /* parts of it begin at multiples of 64 */
+}
+
+/* attention_avx512.c: five panels, dK and dV; scores, dp, ds, p and ds in units, factors, deltas, dQ. */
+static size_t panel_scratch(const struct device *dev, const struct op_limits *limits)
+{
+    const size_t step = 4 / dtype_size(dev->real);
+    const size_t keys = round_up((size_t)limits->max_seq_len, 16) + 16;
+    const size_t size = round_up((size_t)limits->head_size, 16);
+    const size_t panels = 5 * keys * size / step + 2 * keys * size;
+    const size_t blocks = CPU_PANEL_QUERIES * ((3 + 2 / step) * keys + size);
+
+    return (panels + blocks + 3 * keys + 16 * 16) * 4;
+}
+
+static size_t thread_scratch(const struct device *dev, const struct op_limits *limits)
+{
+    const size_t row = ((size_t)limits->width + 8) * dtype_size(device_master(dev));
+    const size_t panel = dev->real == DTYPE_F64 ? 0 : panel_scratch(dev, limits);
+
+    return round_up(larger(larger(tile_scratch(dev, limits), panel), row), 4096);
 }
 
 static size_t cpu_scratch_size(const struct device *dev, const struct op_limits *limits)
@@ -146,7 +166,8 @@ int cpu_variants(struct cpu_variant variants[CPU_MAX_VARIANTS], enum dtype real)
     variants[n++] = (struct cpu_variant){
         "AVX-512", is_bf16 ? cpu_fill_ops_avx512_bf16 : cpu_fill_ops_avx512,
         __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")};
+            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+            (!is_bf16 || cpu_has_bf16())};
 #endif
 #ifdef HAVE_CPU_AVX2
     if (!is_bf16)

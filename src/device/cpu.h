@@ -58,6 +58,7 @@ static inline void cpu_run(struct device *dev, int n_tasks, team_task task, void
 enum {
     CPU_PARTIALS = 32,          /* chunks of rows whose column sums are kept apart: (2, C) each */
     CPU_QUERY_BLOCK = 64,       /* queries of one attention tile: two (block, T) tiles a thread */
+    CPU_PANEL_QUERIES = 32,     /* the same in attention_avx512.c, see thread_scratch() */
 };
 
 #endif

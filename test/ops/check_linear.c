@@ -9,7 +9,6 @@ static struct trial begin_linear(enum op op, int64_t n, int64_t k, int64_t m, co
     struct trial t;
 
     trial_begin(&t, op, "N %" PRId64 ", C %" PRId64 ", M %" PRId64 "%s", n, k, m, more);
-    t.flops = 2 * (double)n * (double)k * (double)m;
     return t;
 }
 
@@ -25,8 +24,7 @@ void try_linear_forward(int64_t n, int64_t k, int64_t m, bool bias)
         b = trial_input(&t, "bias", reals(m, 1), 1);
     else
         trial_absent(&t);
-    if (out)
-        reference_linear_forward(out, a, weight, b, n, k, m);
+    reference_linear_forward(out, a, weight, b, n, k, m);
     trial_run(&t);
 }
 
@@ -37,8 +35,7 @@ void try_linear_backward_input(int64_t n, int64_t k, int64_t m)
     const double *dout = trial_input(&t, "dout", reals(n, m), 1);
     const double *weight = trial_input(&t, "weight", reals(m, k), 1);
 
-    if (da)
-        reference_linear_backward_input(da, dout, weight, n, k, m);
+    reference_linear_backward_input(da, dout, weight, n, k, m);
     trial_run(&t);
 }
 
@@ -53,8 +50,7 @@ void try_linear_backward_weight(int64_t n, int64_t k, int64_t m, bool bias)
         trial_absent(&t);
     const double *dout = trial_input(&t, "dout", reals(n, m), 1);
     const double *a = trial_input(&t, "a", reals(n, k), 1);
-    if (dweight)
-        reference_linear_backward_weight(dweight, dbias, dout, a, n, k, m);
+    reference_linear_backward_weight(dweight, dbias, dout, a, n, k, m);
     trial_run(&t);
 }
 
@@ -77,11 +73,12 @@ void try_linear_gelu(int64_t n, int64_t k, int64_t m, double rate)
 
 void check_linear(void)
 {
-    /* Rows cross the slices of the forward pass (256 rows) and of dweight (32 and more). */
+    /* They cross the tiles of activations (256 rows, 128 columns and more) and of dweight (64 rows and
+     * more), and its parts of 1024 rows. */
     static const int64_t sizes[][3] = {
         {1, 1, 1}, {1, 33, 257}, {3, 17, 5}, {17, 33, 65}, {33, 65, 17}, {65, 100, 129},
         {129, 8, 33}, {257, 33, 17}, {100, 129, 3}, {513, 5, 24}, {5, 1000, 7}, {3, 9, 600},
-        {3, 7, 1000},
+        {3, 7, 1000}, {1030, 70, 300}, {2100, 140, 20},
     };
 
     for (size_t i = 0; i < COUNT_OF(sizes); i++) {
