@@ -24,8 +24,7 @@ void try_embedding_forward(const struct embedding_size *s)
         positions = trial_input(&t, "positions", reals(s->length + 2, s->width), 1);
     else
         trial_absent(&t);
-    if (out)
-        reference_embedding_forward(out, ids, table, positions, s->batch, s->length, s->width);
+    reference_embedding_forward(out, ids, table, positions, s->batch, s->length, s->width);
     trial_run(&t);
 }
 
@@ -46,8 +45,7 @@ void try_embedding_backward(const struct embedding_size *s)
                                                            s->width), 1);
     const double *ids = trial_ids(&t, "ids", tensor_2d(NULL, DTYPE_I32, s->batch, s->length),
                                   s->vocab);
-    if (dtable)
-        reference_embedding_backward(dtable, dpositions, dout, ids, s->batch, s->length, s->width);
+    reference_embedding_backward(dtable, dpositions, dout, ids, s->batch, s->length, s->width);
     trial_run(&t);
 }
 
@@ -75,8 +73,7 @@ void try_layernorm_forward(int64_t n, int64_t width)
     const double *weight = trial_input(&t, "weight", reals(width, 1), 2);
     const double *bias = trial_input(&t, "bias", reals(width, 1), 1);
     struct number *numbers = shifted_rows(x, n, width);
-    if (out)
-        reference_layernorm_forward(out, mean, rstd, numbers, weight, bias, n, width);
+    reference_layernorm_forward(out, mean, rstd, numbers, weight, bias, n, width);
     free(numbers);
     trial_run(&t);
 }
@@ -98,9 +95,8 @@ void try_layernorm_backward(int64_t n, int64_t width)
     reference_layernorm_forward(out, mean, rstd, numbers, weight, weight, n, width);
     const double *saved_mean = trial_rounded(&t, "mean", masters(n, 1), mean);
     const double *saved_rstd = trial_rounded(&t, "rstd", masters(n, 1), rstd);
-    if (dx)
-        reference_layernorm_backward(dx, dweight, dbias, dout, x, weight, saved_mean, saved_rstd,
-                                     n, width);
+    reference_layernorm_backward(dx, dweight, dbias, dout, x, weight, saved_mean, saved_rstd,
+                                 n, width);
     free(numbers);
     free(mean);
     free(rstd);
@@ -121,8 +117,7 @@ void try_gelu_forward(int64_t n, int64_t width, double rate, bool in_place)
     const double *x = trial_input(&t, "x", reals(n, width), 6);
     for (int64_t i = 0; i < n * width; i++)
         numbers[i] = exact(x[i]);
-    if (out)
-        reference_gelu_forward(out, numbers, n, width, &t.arguments.dropout);
+    reference_gelu_forward(out, numbers, n, width, &t.arguments.dropout);
     free(numbers);
     trial_run(&t);
 }
@@ -138,8 +133,7 @@ void try_gelu_backward(int64_t n, int64_t width, double rate, bool in_place)
                                  : trial_output(&t, "dx", reals(n, width));
     const double *dout = trial_input(&t, "dout", reals(n, width), 1);
     const double *x = trial_input(&t, "x", reals(n, width), 6);
-    if (dx)
-        reference_gelu_backward(dx, dout, x, n, width, &t.arguments.dropout);
+    reference_gelu_backward(dx, dout, x, n, width, &t.arguments.dropout);
     trial_run(&t);
 }
 
@@ -154,8 +148,7 @@ void try_add_dropout_forward(int64_t n, int64_t width, double rate, bool in_plac
                                   : trial_output(&t, "out", reals(n, width));
     const double *a = trial_input(&t, "a", reals(n, width), 1);
     const double *b = trial_input(&t, "b", reals(n, width), 1);
-    if (out)
-        reference_add_dropout(out, a, b, n, width, &t.arguments.dropout);
+    reference_add_dropout(out, a, b, n, width, &t.arguments.dropout);
     trial_run(&t);
 }
 
@@ -168,8 +161,7 @@ void try_add_dropout_backward(int64_t n, int64_t width, double rate)
     t.arguments.dropout = trial_dropout(rate, FAR_ROW);
     struct number *db = trial_output(&t, "db", reals(n, width));
     const double *dout = trial_input(&t, "dout", reals(n, width), 1);
-    if (db)
-        reference_add_dropout(db, NULL, dout, n, width, &t.arguments.dropout);
+    reference_add_dropout(db, NULL, dout, n, width, &t.arguments.dropout);
     trial_run(&t);
 }
 
@@ -189,10 +181,8 @@ void try_add_layernorm(int64_t n, int64_t width, double rate, bool in_place)
     const double *b = trial_input(&t, "b", reals(n, width), 1);
     const double *weight = trial_input(&t, "weight", reals(width, 1), 2);
     const double *bias = trial_input(&t, "bias", reals(width, 1), 1);
-    if (sum) {
-        reference_add_dropout(sum, a, b, n, width, &t.arguments.dropout);
-        reference_layernorm_forward(out, mean, rstd, sum, weight, bias, n, width);
-    }
+    reference_add_dropout(sum, a, b, n, width, &t.arguments.dropout);
+    reference_layernorm_forward(out, mean, rstd, sum, weight, bias, n, width);
     trial_run(&t);
 }
 

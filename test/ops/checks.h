@@ -1,7 +1,7 @@
 /* checks.h - one trial of each operation for given sizes: operands, and what is expected of them.
  *
- * They are checked at odd sizes by check_*.c and timed at realistic ones by bench.c. Letters as in
- * kernels/ops.h; `rate` is that of dropout, `in_place` uses the aliasing that ops.h allows. */
+ * Letters as in kernels/ops.h; `rate` is that of dropout, `in_place` uses the aliasing that ops.h
+ * allows. */
 #ifndef OCTET_TEST_CHECKS_H
 #define OCTET_TEST_CHECKS_H
 
@@ -62,9 +62,6 @@ void check_special(void);
 void check_special_logits(void);
 /* check_math.c: the generator against published numbers; exp and the normal distribution. */
 void check_math(void);
-
-/* bench.c */
-void bench(int n_threads);
 
 /* Vectors and matrices without data, of the `real` and `master` types of ops.h; heads are real. */
 static inline struct tensor reals(int64_t rows, int64_t columns)

@@ -1,14 +1,11 @@
 /* test_ops.c - every operation, on every compiled variant of the kernels, at odd shapes: in float32
- * against a plain reference, in bfloat16 against float32 (ops/real_types.h); --bench times those of
- * float32 at realistic shapes.
+ * against a plain reference, in bfloat16 against float32 (ops/real_types.h).
  *
  * OCTET_TEST_SEED in the environment sets the seed of the random operands; a failure prints it. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "base/team.h"
 #include "ops/checks.h"
 #include "ops/real_types.h"
 
@@ -96,24 +93,16 @@ static void close_all(void)
     }
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
-    const bool timing = argc == 2 && strcmp(argv[1], "--bench") == 0;
     const char *seed = getenv("OCTET_TEST_SEED");
 
-    if (argc != 1 && !timing) {
-        fprintf(stderr, "usage: test_ops [--bench]\n");
-        return 2;
-    }
-    if (trials_open(timing, team_cores()) != OK || (!timing && open_types() != OK)) {
+    if (trials_open() != OK || open_types() != OK) {
         fprintf(stderr, "test_ops: %s\n", status_message());
         close_all();
         return 1;
     }
-    if (timing)
-        bench(team_cores());
-    else
-        check_all(seed ? strtoull(seed, NULL, 10) : 1);
+    check_all(seed ? strtoull(seed, NULL, 10) : 1);
     close_all();
     return trials.n_failed > 0;
 }

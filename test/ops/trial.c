@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "ops/element.h"
 
 struct trials trials = {.nan_at = -1};
@@ -23,14 +22,12 @@ enum {
     MAX_MESSAGES = 100,
 };
 
-static const double TIMED_SECONDS = 0.25;
-
 /* ---- devices ---- */
 
 enum status trials_open_cpu(struct device **dev, int n_threads, const struct op_table *table,
                             enum dtype real, const char *name)
 {
-    /* More than any trial or bench asks for. */
+    /* More than any trial asks for. */
     const struct op_limits limits = {.rows = 1 << 14, .width = 4096, .max_seq_len = 1024,
                                      .heads = 16, .head_size = 128, .vocab_size = 1 << 16,
                                      .params = 1 << 28};
@@ -39,20 +36,11 @@ enum status trials_open_cpu(struct device **dev, int n_threads, const struct op_
     return device_reserve(*dev, &limits);
 }
 
-static enum status open_devices(struct subject *subject, int first_threads, int last_threads)
-{
-    for (int threads = first_threads; threads <= last_threads; threads++)
-        TRY(trials_open_cpu(&subject->devices[threads - first_threads], threads, &subject->table,
-                            DTYPE_F32, subject->name));
-    return OK;
-}
-
-enum status trials_open(bool timing, int n_threads)
+enum status trials_open(void)
 {
     struct cpu_variant variants[CPU_MAX_VARIANTS];
     const int n_variants = cpu_variants(variants, DTYPE_F32);
 
-    trials.timing = timing;
     for (int i = 0; i < 2 * n_variants; i++) {
         const struct cpu_variant *variant = &variants[i / 2];
         struct subject *subject = &trials.subjects[trials.n_subjects];
@@ -68,10 +56,9 @@ enum status trials_open(bool timing, int n_threads)
             subject->table.add_layernorm_forward = NULL;
             ops_complete(&subject->table);
         }
-        if (timing)
-            TRY(open_devices(subject, n_threads, n_threads));
-        else
-            TRY(open_devices(subject, 1, MAX_THREADS));
+        for (int k = 0; k < MAX_THREADS; k++)
+            TRY(trials_open_cpu(&subject->devices[k], k + 1, &subject->table, DTYPE_F32,
+                                subject->name));
     }
     return OK;
 }
@@ -136,7 +123,7 @@ static struct operand *add_operand(struct trial *t, const char *name, enum role 
     *operand = (struct operand){.name = name, .role = role, .shape = shape, .same_as = -1};
     if (role == ROLE_INPUT || role == ROLE_UPDATE)
         operand->before = zeroed(count, sizeof *operand->before);
-    if ((role == ROLE_OUTPUT || role == ROLE_UPDATE) && !trials.timing)
+    if (role == ROLE_OUTPUT || role == ROLE_UPDATE)
         operand->expected = trial_numbers(count);
     return operand;
 }
@@ -418,53 +405,6 @@ static void check_subject(const struct trial *t, const struct subject *subject,
     free(after);
 }
 
-/* ---- timing ---- */
-
-/* The shortest of many calls. */
-static enum status time_calls(const struct trial *t, struct device *dev,
-                              const struct tensor *tensors, double *shortest)
-{
-    const double begin = seconds_now();
-    int n_calls = 0;
-
-    *shortest = INFINITY;
-    while (n_calls++ < 3 || seconds_now() - begin < TIMED_SECONDS) {
-        const double start = seconds_now();
-        TRY(op_calls[t->op].run(dev, tensors, &t->arguments));
-        TRY(device_sync(dev));
-        *shortest = fmin(*shortest, seconds_now() - start);
-    }
-    return OK;
-}
-
-static void time_subject(const struct trial *t, const struct subject *subject,
-                         const unsigned char *before, size_t size)
-{
-    struct device *dev = subject->devices[0];
-    struct tensor tensors[MAX_OPERANDS] = {0};
-    double seconds, bytes = 0;
-    void *memory;
-
-    for (int i = 0; i < t->n_operands; i++)
-        if (t->operands[i].role != ROLE_ABSENT)
-            bytes += (double)operand_bytes(&t->operands[i]) *
-                     (t->operands[i].role == ROLE_UPDATE ? 2 : 1);
-    if (device_alloc(dev, size, &memory) != OK) {
-        trials_fail("%s", status_message());
-        return;
-    }
-    make_tensors(t, memory, tensors);
-    if (device_upload(dev, memory, before, size) != OK ||
-        time_calls(t, dev, tensors, &seconds) != OK)
-        trials_fail("%s", status_message());
-    else
-        printf("%-23s %-52s %-17s %9.3f ms %7.1f %s\n", op_calls[t->op].name, t->shape,
-               subject->name, seconds * 1e3, (t->flops > 0 ? t->flops : bytes) / seconds * 1e-9,
-               t->flops > 0 ? "GF/s" : "GB/s");
-    fflush(stdout);
-    device_free(dev, memory, size);
-}
-
 void trial_run(struct trial *t)
 {
     const size_t size = place_operands(t);
@@ -475,13 +415,10 @@ void trial_run(struct trial *t)
         const struct subject *subject = &trials.subjects[i];
         if (subject->composed && !op_calls[t->op].fused)
             continue;
-        if (trials.timing)
-            time_subject(t, subject, before, size);
-        else
-            check_subject(t, subject, before, size);
+        check_subject(t, subject, before, size);
     }
     free(before);
-    if (trials.try_types && !trials.timing)
+    if (trials.try_types)
         trials.try_types(t);
     for (int i = 0; i < t->n_operands; i++) {
         free(t->operands[i].before);

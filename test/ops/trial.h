@@ -1,11 +1,10 @@
-/* trial.h - one call of one operation, checked on every compiled variant of the kernels, or timed.
+/* trial.h - one call of one operation, checked on every compiled variant of the kernels.
  *
  *     struct trial t;
  *     trial_begin(&t, OP_GELU_FORWARD, "%d rows", n);
  *     struct number *out = trial_output(&t, "out", tensor_2d(NULL, DTYPE_F32, n, width));
  *     const double *x = trial_input(&t, "x", tensor_2d(NULL, DTYPE_F32, n, width), 1);
- *     if (out)
- *         ... fill in what is expected
+ *     ... fill in what is expected
  *     trial_run(&t);
  *
  * Operands are declared in the order of the operation's parameters. They lie in device memory with
@@ -29,7 +28,7 @@ struct subject {
     char name[40];
     bool composed;                  /* fused rows are compositions, and only they are tried */
     struct op_table table;
-    struct device *devices[MAX_THREADS];    /* with 1, 2, ... threads; timing: [0] with all */
+    struct device *devices[MAX_THREADS];    /* with 1, 2, ... threads */
 };
 
 struct trial;
@@ -39,7 +38,6 @@ struct trials {
     uint64_t seed;                  /* of the random operands */
     uint32_t n_trials;              /* with this seed */
     int64_t nan_at;                 /* this element of the first real operand is NaN; -1: none */
-    bool timing;                    /* instead of checking */
     struct subject subjects[2 * CPU_MAX_VARIANTS];
     int n_subjects;
     void (*try_types)(struct trial *t);     /* make it in other types too, if not NULL */
@@ -49,8 +47,8 @@ struct trials {
 };
 extern struct trials trials;
 
-/* Devices for every variant that this machine runs; for timing with `n_threads` threads. */
-enum status trials_open(bool timing, int n_threads);
+/* Devices for every variant that this machine runs. */
+enum status trials_open(void);
 /* A CPU with kernels of one variant and room for all trials. */
 enum status trials_open_cpu(struct device **dev, int n_threads, const struct op_table *table,
                             enum dtype real, const char *name);
@@ -79,7 +77,6 @@ static inline bool operand_is_output(const struct operand *operand)
 struct trial {
     enum op op;
     char shape[80];                 /* for messages */
-    double flops;                   /* of one call; 0: memory is what takes the time */
     struct arguments arguments;
     struct operand operands[MAX_OPERANDS];
     int n_operands;
@@ -100,8 +97,8 @@ double *trial_rounded(struct trial *t, const char *name, struct tensor shape,
 /* An optional operand that is not given. */
 void trial_absent(struct trial *t);
 
-/* An output that is NaN before the call. Returns where to put what is expected, NULL when timing. An
- * element whose expected value is NaN must be NaN, one with an infinite error may be any number. */
+/* An output that is NaN before the call. Returns where to put what is expected. An element whose
+ * expected value is NaN must be NaN, one with an infinite error may be any number. */
 struct number *trial_output(struct trial *t, const char *name, struct tensor shape);
 /* The same in the memory of the input with the index `same_as`, which may follow later. */
 struct number *trial_output_over(struct trial *t, const char *name, struct tensor shape,
@@ -116,7 +113,7 @@ double *trial_between(struct trial *t);
 /* Dropout with this rate of some step and layer, from global row `first_row` on. */
 struct dropout trial_dropout(double rate, int64_t first_row);
 
-/* Make the call on every subject, check or time it, and free the operands. */
+/* Make the call on every subject, check it, and free the operands. */
 void trial_run(struct trial *t);
 
 /* Room for numbers that are no operand. */
