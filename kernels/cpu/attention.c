@@ -5,14 +5,15 @@
  * backward pass makes the same probabilities again from the saved lse; because one task owns the
  * whole head, dK and dV are sums in a fixed order. */
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/dot.h"
 
 /* A row of numbers, one for each key, is filled up to a multiple of this: loops over it then end
  * with a whole vector. */
-enum { LANES = 32 };
+enum { WHOLE = 32 };
 
 static int64_t padded(int64_t keys)
 {
-    return (keys + LANES - 1) / LANES * LANES;
+    return (keys + WHOLE - 1) / WHOLE * WHOLE;
 }
 
 /* The thread's scratch, for as many keys as the call has; thread_scratch() in cpu.c knows its size.
@@ -169,12 +170,8 @@ static void backward_row(real *p, real *ds, const calc *scores, const calc *dp, 
 static calc delta_of(const struct attention *a, int64_t b, int64_t h, int64_t query)
 {
     const int64_t place = ((b * a->length + query) * a->heads + h) * a->size;
-    calc delta = 0;
 
-    VECTOR_SUM(delta)
-    for (int64_t c = 0; c < a->size; c++)
-        delta += widen(a->dout[place + c]) * widen(a->saved_out[place + c]);
-    return delta;
+    return dot(a->dout + place, a->saved_out + place, a->size);
 }
 
 /* p and ds of the queries first .. keys - 1 of one head, from their scores and dp. */

@@ -8,6 +8,7 @@
 
 #include <math.h>
 
+#include "kernels/cpu/dot.h"
 #include "kernels/cpu/matmul_bf16.h"
 #include "kernels/cpu/vector_avx512.h"
 
@@ -219,8 +220,10 @@ static float softmax_row(real *p, float *inverse, const float *scores, const flo
         if (j == whole)
             power = _mm512_maskz_mov_ps(vec_mask(visible - j), power);
         total = _mm512_add_ps(total, power);
-        if (factors)
-            power = _mm512_mul_ps(power, _mm512_loadu_ps(factors + j));
+        if (factors) {      /* behind a row's last one lies anything, NaN even */
+            const __mmask16 mask = vec_mask(visible - j);
+            power = _mm512_mul_ps(power, _mm512_maskz_loadu_ps(mask, factors + j));
+        }
         vec_store(p + j, power);
     }
     memset(p + whole_vectors(visible), 0,
@@ -300,21 +303,18 @@ backward_vectors(const struct block *block, int64_t place, int64_t unit_place, i
     vec p[STEP], ds[STEP];
 
     for (int i = 0; i < STEP; i++, place += padded) {
+        /* Where a query does not see lies anything, NaN even. */
+        const __mmask16 mask = masks ? masks[i] : 0xffff;
         const vec x = _mm512_fmsub_ps(_mm512_loadu_ps(block->scores + place), scale, lse[i]);
-        vec dp = _mm512_loadu_ps(block->dp + place), weight = vec_exp(x);
-        if (masks)
-            weight = _mm512_maskz_mov_ps(masks[i], weight);
+        const vec weight = _mm512_maskz_mov_ps(mask, vec_exp(x));
+        vec dp = _mm512_maskz_loadu_ps(mask, block->dp + place);
         p[i] = weight;
         if (factors) {
-            const vec factor = _mm512_loadu_ps(factors + i * padded);
+            const vec factor = _mm512_maskz_loadu_ps(mask, factors + i * padded);
             p[i] = _mm512_mul_ps(weight, factor);
             dp = _mm512_mul_ps(dp, factor);
         }
         ds[i] = _mm512_mul_ps(_mm512_mul_ps(weight, scale), _mm512_sub_ps(dp, delta[i]));
-        if (masks && factors) {     /* behind a row's last factor lies anything, NaN even */
-            p[i] = _mm512_maskz_mov_ps(masks[i], p[i]);
-            ds[i] = _mm512_maskz_mov_ps(masks[i], ds[i]);
-        }
         vec_store(block->ds + place, ds[i]);
     }
     _mm512_storeu_si512(block->p_units + unit_place, vec_units(p));
@@ -328,13 +328,7 @@ static float *take_deltas(struct head *head, const struct attention *a)
 
     for (int64_t query = 0; query < head->T; query++) {
         const int64_t place = ((head->b * head->T + query) * a->heads + head->h) * head->D;
-        vec sum = _mm512_setzero_ps();
-        for (int64_t d = 0; d < head->D; d += LANES) {
-            const __mmask16 mask = vec_mask(head->D - d);
-            sum = _mm512_fmadd_ps(vec_load(a->dout + place + d, mask),
-                                  vec_load(a->saved_out + place + d, mask), sum);
-        }
-        deltas[query] = _mm512_reduce_add_ps(sum);
+        deltas[query] = dot(a->dout + place, a->saved_out + place, head->D);
     }
     return deltas;
 }
@@ -357,7 +351,7 @@ static void backward_step(const struct attention *a, const struct head *head,
                             query + 1);
     }
     int64_t j = 0;
-    for (; j + LANES <= first + 1; j += LANES)
+    for (; j + LANES <= first + 1 && first + STEP <= T; j += LANES)
         backward_vectors(block, row * padded + j, row / STEP * padded + j, padded, lse, delta,
                          scale, drops ? block->factors + j : NULL, NULL);
     for (; j < seen; j += LANES) {
@@ -434,6 +428,15 @@ static enum status attention_backward(struct device *dev, const struct tensor *d
 
 /* ---- one new token ---- */
 
+/* A head's rows of the cache lie too far from each other for the processor to foresee the next one. */
+enum { AHEAD = 16 };
+
+static inline void prefetch(const real *row, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += 64 / (int64_t)sizeof *row)
+        _mm_prefetch((const char *)(row + i), _MM_HINT_T0);
+}
+
 /* out = p (keys) values (keys, D). */
 static void weigh_values(real *out, const real *p, float inverse, const real *values,
                          int64_t stride, int64_t keys, int64_t D)
@@ -448,6 +451,7 @@ static void weigh_values(real *out, const real *p, float inverse, const real *va
             masks[v] = vec_mask(D - d - v * LANES);
         for (int64_t j = 0; j < keys; j++) {
             const vec weight = _mm512_set1_ps(widen(p[j]));
+            prefetch(values + (j + AHEAD) * stride + d, VECTORS * LANES);
             for (int v = 0; v < VECTORS; v++)
                 sums[v] = _mm512_fmadd_ps(
                     weight, vec_load(values + j * stride + d + v * LANES, masks[v]), sums[v]);
@@ -468,14 +472,9 @@ static void token_task(void *context, int task, int thread)
 
     append_to_cache(a, task);
     for (int64_t j = 0; j < keys; j++) {
-        const unit *left = (const unit *)q, *right = (const unit *)(a->keys + j * width + task * D);
-        vec sum = _mm512_setzero_ps();
-        for (int64_t step = 0; step < D / STEP; step += LANES) {
-            const __mmask16 mask = vec_mask(D / STEP - step);
-            sum = vec_multiply_add(sum, _mm512_maskz_loadu_epi32(mask, left + step),
-                                   _mm512_maskz_loadu_epi32(mask, right + step));
-        }
-        scores[j] = _mm512_reduce_add_ps(sum);
+        const real *key = a->keys + j * width + task * D;
+        prefetch(key + AHEAD * width, D);
+        scores[j] = dot(q, key, D);
     }
     softmax_row(p, &inverse, scores, NULL, keys, whole_vectors(keys), scale_of(D));
     weigh_values(a->out + task * D, p, inverse, a->values + task * D, width, keys, D);
@@ -487,7 +486,7 @@ static enum status attention_cached(struct device *dev, const struct tensor *out
 {
     struct cached_attention a = cached_attention_of(dev, out, cache, qkv, position);
 
-    if (a.length > 1 || a.size % STEP)
+    if (a.length > 1)
         return others.attention_cached(dev, out, cache, qkv, position);
     cpu_run(dev, (int)a.heads, token_task, &a);
     return OK;

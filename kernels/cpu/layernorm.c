@@ -117,6 +117,7 @@ static void backward_task(void *context, int task, int thread)
     const int64_t width = g->width;
     const int64_t first = g->n * task / CPU_PARTIALS, end = g->n * (task + 1) / CPU_PARTIALS;
     calc *dweight = g->partials + task * 2 * width, *dbias = dweight + width;
+    const real *weight = g->weight;     /* no loop over it becomes vector code otherwise */
 
     (void)thread;
     memset(dweight, 0, (size_t)(2 * width) * sizeof(calc));
@@ -131,7 +132,7 @@ static void backward_task(void *context, int task, int thread)
         _Pragma("omp simd reduction(+ : total, along)")
         for (int64_t c = 0; c < width; c++) {
             const calc normalized = (widen(x[c]) - mean) * rstd;
-            const calc d = widen(dout[c]) * widen(g->weight[c]);
+            const calc d = widen(dout[c]) * widen(weight[c]);
             total += d;
             along += d * normalized;
             dweight[c] += widen(dout[c]) * normalized;
@@ -141,7 +142,7 @@ static void backward_task(void *context, int task, int thread)
         along /= (calc)width;
         VECTOR
         for (int64_t c = 0; c < width; c++) {
-            const calc d = widen(dout[c]) * widen(g->weight[c]);
+            const calc d = widen(dout[c]) * widen(weight[c]);
             const calc normalized = (widen(x[c]) - mean) * rstd;
             dx[c] = narrow(widen(dx[c]) + rstd * (d - total - normalized * along));
         }

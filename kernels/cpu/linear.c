@@ -1,5 +1,6 @@
 /* linear.c - the matrix products of the linear layers, with what follows them done while the slice of
  * the output is still in the cache. */
+#include "kernels/cpu/dot.h"
 #include "kernels/cpu/gelu.h"
 
 /* A matrix cut in tiles, one task each. Neither sizes nor order depend on the number of threads. */
@@ -12,9 +13,9 @@ struct tile {
     int64_t top, bottom, left, right;       /* bottom and right lie behind the last row and column */
 };
 
-static int64_t round_up(int64_t value, int64_t unit)
+static int64_t round_up(int64_t value, int64_t multiple)
 {
-    return (value + unit - 1) / unit * unit;
+    return (value + multiple - 1) / multiple * multiple;
 }
 
 static int64_t clamp(int64_t value, int64_t least, int64_t most)
@@ -23,14 +24,14 @@ static int64_t clamp(int64_t value, int64_t least, int64_t most)
 }
 
 /* Rows of `height`, and as many columns that there are about `wanted` tiles in all. A tile's width is
- * a multiple of `unit`. */
-static struct tiles tiles_of(int64_t rows, int64_t columns, int64_t height, int64_t unit,
+ * a multiple of `multiple`. */
+static struct tiles tiles_of(int64_t rows, int64_t columns, int64_t height, int64_t multiple,
                              int wanted)
 {
     const int n_rows = n_slices(rows, height);
     const int64_t parts = n_rows < wanted ? (wanted + n_rows - 1) / n_rows : 1;
 
-    return (struct tiles){rows, columns, height, round_up((columns + parts - 1) / parts, unit)};
+    return (struct tiles){rows, columns, height, round_up((columns + parts - 1) / parts, multiple)};
 }
 
 static int n_tiles(const struct tiles *t)
@@ -75,6 +76,14 @@ struct linear {
     struct device *dev;
 };
 
+/* Columns left .. right - 1 of the only row of out: of a new token. Each weight is read once and used
+ * once, so memory's speed is the limit. */
+static void forward_row(const struct linear *l, real *out, int64_t left, int64_t right)
+{
+    for (int64_t j = left; j < right; j++)
+        out[j] = narrow(dot(l->a, l->weight + j * l->k, l->k) + (l->bias ? widen(l->bias[j]) : 0));
+}
+
 static void forward_task(void *context, int task, int thread)
 {
     const struct linear *l = context;
@@ -82,9 +91,12 @@ static void forward_task(void *context, int task, int thread)
     const int64_t k = l->k, m = l->tiles.columns, width = tile.right - tile.left;
     real *product = l->pre ? l->pre : l->out;
 
-    CPU_NAME(gemm)(false, true, tile.bottom - tile.top, width, k, l->a + tile.top * k, k,
-                   l->weight + tile.left * k, k, l->bias ? l->bias + tile.left : NULL,
-                   product + tile.top * m + tile.left, m);
+    if (l->tiles.rows == 1)
+        forward_row(l, product, tile.left, tile.right);
+    else
+        CPU_NAME(gemm)(false, true, tile.bottom - tile.top, width, k, l->a + tile.top * k, k,
+                       l->weight + tile.left * k, k, l->bias ? l->bias + tile.left : NULL,
+                       product + tile.top * m + tile.left, m);
     if (!l->pre)
         return;
     for (int64_t row = tile.top; row < tile.bottom; row++) {

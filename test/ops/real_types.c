@@ -135,6 +135,7 @@ static enum status call(struct run *run, struct device *dev)
         if (run->trial->operands[i].role != ROLE_ABSENT)
             tensors[i].data = (char *)memory + (size_t)tensors[i].data;
     }
+    trials_poison_scratch(dev);
     TRY_GOTO(status, op_calls[run->trial->op].run(dev, tensors, &run->trial->arguments), done);
     status = device_download(dev, run->after, memory, run->size);
 done:

@@ -36,6 +36,20 @@ enum status trials_open_cpu(struct device **dev, int n_threads, const struct op_
     return device_reserve(*dev, &limits);
 }
 
+/* What small trials use of it. */
+void trials_poison_scratch(struct device *dev)
+{
+    enum { FRONT = 1 << 18 };
+
+    if (strcmp(dev->memory->backend, "cpu") != 0)
+        return;
+    const struct cpu_device *cpu = cpu_device(dev);
+    memset(cpu->scratch, NAN_BYTE, cpu->shared_bytes < FRONT ? cpu->shared_bytes : FRONT);
+    for (int i = 0; i < team_size(cpu->team); i++)
+        memset(cpu_thread_scratch(dev, i), NAN_BYTE,
+               cpu->thread_bytes < FRONT ? cpu->thread_bytes : FRONT);
+}
+
 enum status trials_open(void)
 {
     struct cpu_variant variants[CPU_MAX_VARIANTS];
@@ -373,6 +387,7 @@ static enum status run_once(const struct trial *t, struct device *dev, const uns
     TRY(device_alloc(dev, size, &memory));
     TRY_GOTO(status, device_upload(dev, memory, before, size), done);
     make_tensors(t, memory, tensors);
+    trials_poison_scratch(dev);
     TRY_GOTO(status, op_calls[t->op].run(dev, tensors, &t->arguments), done);
     status = device_download(dev, after, memory, size);
 done:

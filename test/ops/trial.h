@@ -52,6 +52,8 @@ enum status trials_open(void);
 /* A CPU with kernels of one variant and room for all trials. */
 enum status trials_open_cpu(struct device **dev, int n_threads, const struct op_table *table,
                             enum dtype real, const char *name);
+/* Of a CPU worker: NaN where kernels keep what they compute in between. */
+void trials_poison_scratch(struct device *dev);
 void trials_close(void);
 /* Count a failure and print the line, with the seed behind it. */
 void trials_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
