@@ -7,7 +7,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 packages="gcc libc6-dev meson ninja-build pkg-config
           libinih-dev libdnnl-dev libjansson-dev libisal-dev libedit-dev"
 
-say() { printf '\n== %s\n' "$*"; }
+# With the minutes and seconds since the start.
+say() { printf '\n== %d:%02d %s\n' $((SECONDS / 60)) $((SECONDS % 60)) "$*"; }
 
 # Install the packages given (default: $packages) that are missing.
 install_packages() {

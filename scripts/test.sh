@@ -47,9 +47,11 @@ install_packages
 build_in "$root/build"
 run_suite "$root/build"
 if [ "${1:-}" != --quick ]; then
-    # CUDA kernels and their host code too, on emulated GPUs; whole runs on these only in the plain build.
+    # CUDA kernels and their host code too, on emulated GPUs. Whole runs on these, other orders of their
+    # threads, and the CPU kernels with other products under them only in the plain build.
     build_in "$root/build-asan" -Db_sanitize=address,undefined -Doptimization=1 -Dgpu=disabled
-    run_suite "$root/build-asan" --timeout-multiplier 5 --no-suite emulated --no-suite orders
+    run_suite "$root/build-asan" --timeout-multiplier 5 --no-suite emulated --no-suite orders \
+        --no-suite avx2
     build_in "$root/build-tsan" -Db_sanitize=thread -Doptimization=1 -Dgpu=disabled \
         -Demulator=disabled
     run_suite "$root/build-tsan" --suite threads --timeout-multiplier 5
