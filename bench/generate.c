@@ -46,8 +46,15 @@ struct bench {
     struct ceilings ceilings;
     int32_t *ids;               /* the prompt */
     double forward, prompt;     /* seconds, the best of ROUNDS */
-    double token;               /* seconds of each token drawn */
+    double *tokens;             /* seconds of each token drawn; sorted in the end */
 };
+
+static int compare(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
 
 static double smaller(double a, double b)
 {
@@ -103,12 +110,13 @@ static enum status time_generation(struct bench *b)
         const double seconds = seconds_now() - start;
         b->prompt = i == 0 ? seconds : smaller(b->prompt, seconds);
     }
-    const double start = seconds_now();
     for (int i = 0; i < (int)b->settings.tokens; i++) {
+        const double start = seconds_now();
         TRY_GOTO(status, model_top(model, b->model.vocab_size, 1, &likeliest), done);
         TRY_GOTO(status, model_extend(model, &likeliest.id, 1, (int)b->settings.prompt + i), done);
+        b->tokens[i] = seconds_now() - start;
     }
-    b->token = (seconds_now() - start) / (double)b->settings.tokens;
+    qsort(b->tokens, (size_t)b->settings.tokens, sizeof *b->tokens, compare);
 done:
     model_destroy(model);
     return status;
@@ -130,7 +138,8 @@ static enum status prepare(struct bench *b, const struct command_line *line)
                     "make one of them smaller", (long long)b->settings.prompt,
                     (long long)b->settings.tokens, m->max_seq_len);
     b->ids = malloc((size_t)b->settings.prompt * sizeof *b->ids);
-    if (!b->ids)
+    b->tokens = malloc((size_t)b->settings.tokens * sizeof *b->tokens);
+    if (!b->ids || !b->tokens)
         return fail(ERR_NOMEM, "no memory for the prompt");
     for (int64_t i = 0; i < b->settings.prompt; i++)
         b->ids[i] = (int32_t)(rng_philox(1, RNG_TEST, 0, 0, (uint64_t)i).word[0] %
@@ -147,17 +156,21 @@ static void report(const struct bench *b)
     const double weights = (m->depth * (4.0 * m->dim * m->dim + 2.0 * m->dim * m->mlp_dim) +
                             (double)m->vocab_size * m->dim) * size;
     const double cache = 2.0 * m->depth * m->dim * context * size;
-    const double rate = (weights + cache) / b->token, flop = forward_flop(m, prompt);
+    const double median = b->tokens[b->settings.tokens / 2], fastest = b->tokens[0];
+    const double traffic = weights + cache, read = b->ceilings.memory.read;
+    const double flop = forward_flop(m, prompt);
 
     printf("model %d/%d/%d/%d, vocabulary %d; %s\n", m->dim, m->depth, m->heads, m->mlp_dim,
            m->vocab_size, b->dev->description);
     printf("prompt of %.0f tokens: %.1f ms, %.0f tokens/s, %.0f GFLOP/s; training's forward pass "
            "%.1f ms: %.0f%% of its speed\n", prompt, 1e3 * b->prompt, prompt / b->prompt,
            flop / b->prompt / 1e9, 1e3 * b->forward, 100 * b->forward / b->prompt);
-    printf("each token behind it: %.2f ms, %.1f tokens/s, %.1f GB/s of weights (%.0f MB) and keys "
-           "and values (%.0f MB); reading memory %.1f GB/s: %.0f%% of it\n", 1e3 * b->token,
-           1 / b->token, rate / 1e9, weights / 1e6, cache / 1e6, b->ceilings.memory.read / 1e9,
-           100 * rate / b->ceilings.memory.read);
+    printf("each token behind it: median %.2f ms (%.1f tokens/s), fastest %.2f ms: %.1f and %.1f GB/s "
+           "of weights (%.0f MB) and keys and values (%.0f MB)\n", 1e3 * median, 1 / median,
+           1e3 * fastest, traffic / median / 1e9, traffic / fastest / 1e9, weights / 1e6,
+           cache / 1e6);
+    printf("reading memory, at best: %.1f GB/s; the tokens reach %.0f%% and %.0f%% of it\n",
+           read / 1e9, 100 * traffic / median / read, 100 * traffic / fastest / read);
 }
 
 int main(int argc, char **argv)
@@ -180,6 +193,7 @@ done:
     if (bench.dev)
         device_destroy(bench.dev);
     free(bench.ids);
+    free(bench.tokens);
     run_free(&bench.run);
     command_line_free(&line);
     return status_exit_code(status);

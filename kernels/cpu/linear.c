@@ -50,12 +50,20 @@ static struct tile tile_at(const struct tiles *t, int task)
 }
 
 /* Of activations: wide tiles, for a product is the faster the less of it is copied into the order
- * that it is computed in. Few rows, those of a prompt or of one token, are shared out by columns. */
+ * that it is computed in. Few rows, those of a prompt, are shared out by columns. */
 static struct tiles activation_tiles(int64_t rows, int64_t columns)
 {
     enum { HEIGHT = 256, WANTED = 16 };
 
     return tiles_of(rows, columns, HEIGHT, GELU_COLUMNS, WANTED);
+}
+
+/* Of one row, a new token's, there is little for each thread: small tiles, so that all end together. */
+static struct tiles row_tiles(int64_t columns)
+{
+    enum { WANTED = 64 };
+
+    return tiles_of(1, columns, 1, 16, WANTED);
 }
 
 /* Of a weight's gradient. */
@@ -114,6 +122,8 @@ static enum status linear_forward(struct device *dev, const struct tensor *out,
                        .k = a->shape[1],
                        .tiles = activation_tiles(a->shape[0], weight->shape[0])};
 
+    if (a->shape[0] == 1)
+        l.tiles = row_tiles(weight->shape[0]);
     cpu_run(dev, n_tiles(&l.tiles), forward_task, &l);
     return OK;
 }
@@ -127,6 +137,8 @@ static enum status linear_gelu_forward(struct device *dev, const struct tensor *
                        .bias = bias->data, .k = a->shape[1], .dropout = dropout, .dev = dev,
                        .tiles = activation_tiles(a->shape[0], weight->shape[0])};
 
+    if (a->shape[0] == 1 && dropout->rate == 0)
+        l.tiles = row_tiles(weight->shape[0]);
     cpu_run(dev, n_tiles(&l.tiles), forward_task, &l);
     return OK;
 }
