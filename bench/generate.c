@@ -173,6 +173,13 @@ static void report(const struct bench *b)
            read / 1e9, 100 * traffic / median / read, 100 * traffic / fastest / read);
 }
 
+static void print_help(void)
+{
+    printf("usage: generate [CONFIG.ini] [FLAGS]\n"
+           "Time a prompt and the tokens behind it at the sizes of CONFIG.ini.\n\n");
+    options_print_flags(tables, 2, stdout);
+}
+
 int main(int argc, char **argv)
 {
     struct bench bench = {.run = {.locks = {-1, -1}}};
@@ -180,6 +187,10 @@ int main(int argc, char **argv)
     enum status status;
 
     TRY_GOTO(status, options_read_flags(&line, tables, 2, argc, argv, 1), done);
+    if (line.wants_help) {
+        print_help();
+        goto done;
+    }
     options_default(&bench_options, &bench.settings);
     TRY_GOTO(status, command_line_apply(&line, &bench_options, &bench.settings), done);
     TRY_GOTO(status, prepare(&bench, &line), done);

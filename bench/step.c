@@ -190,6 +190,13 @@ static void report(struct bench *bench, const struct plan_memory *memory, double
            100 * (1 - known / bench->profiled));
 }
 
+static void print_help(void)
+{
+    printf("usage: step [CONFIG.ini] [FLAGS]\n"
+           "Time whole training steps at the sizes of CONFIG.ini (config/default.ini).\n\n");
+    options_print_flags(tables, 2, stdout);
+}
+
 int main(int argc, char **argv)
 {
     struct bench bench = {.run = {.locks = {-1, -1}}};
@@ -198,6 +205,10 @@ int main(int argc, char **argv)
     enum status status;
 
     TRY_GOTO(status, options_read_flags(&line, tables, 2, argc, argv, 1), done);
+    if (line.wants_help) {
+        print_help();
+        goto done;
+    }
     options_default(&bench_options, &bench.settings);
     TRY_GOTO(status, command_line_apply(&line, &bench_options, &bench.settings), done);
     TRY_GOTO(status, prepare(&bench, &line, &memory), done);

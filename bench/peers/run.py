@@ -64,17 +64,16 @@ def competitors(args, folder):
     tuned, pytorch_notes = pytorch_environment(folder, args.cc)
     llmc_settings, llmc_notes = llmc_environment()
     octet = Octet(args.step)
-    eager = NanoGPT("PyTorch", args.python, args.nanogpt, tuned, folder)
-    compiled = NanoGPT("PyTorch, compiled", args.python, args.nanogpt, tuned, folder, compiled=True)
-    plain = NanoGPT("PyTorch as installed", args.python, args.nanogpt, {}, folder)
+    variants = [NanoGPT(label + suffix, args.python, args.nanogpt, settings, folder, compiled)
+                for label, settings in ((report.PYTORCH, {}), (report.TUNED, tuned))
+                for suffix, compiled in (("", False), (" compiled", True))]
     try:
         run([args.python, "-c", "import torch"])
     except Failure as error:
         raise Failure(f"--python {args.python}: no PyTorch there (pip install torch numpy, or name "
                       f"another Python): {error}") from error
     peer = LlmC(args.llmc, args.cc, llmc_settings, folder)
-    return [(octet, both), (eager, both), (compiled, both), (plain, both),
-            (peer, ["float32"])], {"PyTorch": pytorch_notes, "llm.c": llmc_notes}
+    return [(octet, both), *[(variant, both) for variant in variants], (peer, ["float32"])], {"PyTorch": pytorch_notes, "llm.c": llmc_notes}
 
 
 def measure(program, model, dtype, seconds, results, turn):
