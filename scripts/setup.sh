@@ -35,7 +35,7 @@ install_packages() {
     fi
 }
 
-# build_in FOLDER [MESON OPTION...]: configure once, compile what changed.
+# build_in FOLDER [MESON OPTION...]: configure once, compile what changed (of $targets, where set).
 build_in() {
     local folder=$1
     shift
@@ -46,5 +46,5 @@ build_in() {
         rm -f "$folder.setup.log"
     fi
     say "building $(basename "$folder")"
-    ninja -C "$folder" --quiet
+    ninja -C "$folder" --quiet ${targets:-}
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # test.sh - builds and runs every test: plain, under AddressSanitizer and UndefinedBehaviorSanitizer,
-# the threaded ones under ThreadSanitizer, and at last the quickstart as a newcomer runs it.
-# --quick: the plain build only. The last line is "N passed, N failed".
+# the threaded ones under ThreadSanitizer, the readers of files against a fuzzer (FUZZ_SECONDS each, 60
+# unless set), and at last the quickstart as a newcomer runs it. --quick: the plain build only. The last
+# line is "N passed, N failed".
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
@@ -21,6 +22,16 @@ run_suite() {
     passed=$((passed + p))
     failed=$((failed + f))
     echo "$(basename "$folder"): $p passed, $f failed"
+}
+
+fuzzers() {
+    local log=$root/build/fuzz.log counts
+    bash "$root/scripts/fuzz.sh" "${FUZZ_SECONDS:-60}" 2>&1 | tee "$log" || true
+    counts=$(tail -1 "$log")
+    [[ $counts =~ ^[0-9]+\ passed,\ [0-9]+\ failed$ ]] || counts="0 passed, 1 failed"
+    passed=$((passed + ${counts%% *}))
+    counts=${counts#*, }
+    failed=$((failed + ${counts%% *}))
 }
 
 quickstart() {
@@ -55,6 +66,7 @@ if [ "${1:-}" != --quick ]; then
     build_in "$root/build-tsan" -Db_sanitize=thread -Doptimization=1 -Dgpu=disabled \
         -Demulator=disabled
     run_suite "$root/build-tsan" --suite threads --timeout-multiplier 5
+    fuzzers
     quickstart
 fi
 

@@ -12,7 +12,7 @@ static const char program[] = "trainer";
 /* Flags that are no settings. */
 struct settings {
     const char *resume, *init;
-    bool check, print_options;
+    bool check, force, print_options;
 };
 
 static const struct option rows[] = {
@@ -25,6 +25,9 @@ static const struct option rows[] = {
      .help = "start a new run from the weights in this safetensors file"},
     {.flag = "check", .type = OPTION_BOOL, .offset = offsetof(struct settings, check),
      .default_value = "false", .help = "verify devices, memory, data and disk; train nothing"},
+    {.flag = "force", .type = OPTION_BOOL, .offset = offsetof(struct settings, force),
+     .default_value = "false", .help = "start even if the disk has too little room for the "
+     "checkpoints"},
     {.flag = "print-options", .type = OPTION_BOOL,
      .offset = offsetof(struct settings, print_options), .default_value = "false",
      .help = "print all settings as a Markdown table"},
@@ -52,7 +55,7 @@ static enum status run(int argc, char **argv, int *signal, bool *passed)
 
     TRY_GOTO(status, options_read_flags(&line, tables, 2, argc, argv, 1), done);
     TRY_GOTO(status, command_line_apply(&line, &trainer_options, &settings), done);
-    const struct run_options options = {&line, settings.resume, settings.init};
+    const struct run_options options = {&line, settings.resume, settings.init, settings.force};
     if (line.wants_help)
         print_help();
     else if (line.wants_version)

@@ -4,6 +4,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "base/pulse.h"
+
 struct barrier {
     pthread_mutex_t lock;
     pthread_cond_t changed;     /* generation advanced, or cancelled */
@@ -34,8 +36,9 @@ void barrier_destroy(struct barrier *barrier)
     free(barrier);
 }
 
-enum status barrier_wait(struct barrier *barrier)
+enum status barrier_wait(struct barrier *barrier, const char *where)
 {
+    pulse_wait(where);
     pthread_mutex_lock(&barrier->lock);
     const unsigned generation = barrier->generation;
     if (++barrier->n_arrived == barrier->n_threads) {
@@ -47,6 +50,7 @@ enum status barrier_wait(struct barrier *barrier)
         pthread_cond_wait(&barrier->changed, &barrier->lock);
     const bool passed = barrier->generation != generation;
     pthread_mutex_unlock(&barrier->lock);
+    pulse_wait(NULL);
     return passed ? OK : fail(ERR_CANCELED, "cancelled");
 }
 

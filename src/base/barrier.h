@@ -13,8 +13,9 @@ enum status barrier_create(struct barrier **out, int n_threads);
 /* No thread may be waiting. NULL is fine. */
 void barrier_destroy(struct barrier *barrier);
 
-/* Wait until all n threads have come. ERR_CANCELED, at once, if it was cancelled before that. */
-enum status barrier_wait(struct barrier *barrier);
+/* Wait until all n threads have come, for what `where` (a string constant) names in the pulse of the
+ * thread. ERR_CANCELED, at once, if it was cancelled before that. */
+enum status barrier_wait(struct barrier *barrier, const char *where);
 /* Wake everybody; every wait from now on fails. */
 void barrier_cancel(struct barrier *barrier);
 bool barrier_cancelled(const struct barrier *barrier);

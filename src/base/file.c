@@ -88,7 +88,7 @@ static enum status fail_reserve(int error, const char *path, uint64_t size)
     char *folder = folder_of(path);
     uint64_t available;
 
-    if (folder && folder_free_bytes(folder, &available) == OK) {
+    if (folder && folder_free_bytes(folder, &available) == OK && available != UINT64_MAX) {
         errno = error;
         fail_errno(ERR_IO, "%s: cannot reserve %" PRIu64 " bytes on the disk, %" PRIu64
                    " are free", path, size, available);
@@ -363,6 +363,9 @@ enum status folder_lock(const char *path, int *lock)
     const long holder = fstat(*lock, &info) == 0 ? lock_holder(&info) : 0;
     close(*lock);
     *lock = -1;
+    if (holder == 0)        /* in another container, perhaps */
+        return fail(ERR_INVALID, "%s: in use by another run: wait for it, or choose another folder",
+                    path);
     return fail(ERR_INVALID, "%s: in use by another run (process %ld): wait for it, or choose "
                 "another folder", path, holder);
 }
@@ -392,7 +395,8 @@ enum status folder_free_bytes(const char *path, uint64_t *bytes)
 
     if (TEMP_FAILURE_RETRY(statvfs(path, &info)) != 0)
         return fail_errno(ERR_IO, "%s: cannot read the free space", path);
-    if (__builtin_mul_overflow((uint64_t)info.f_bavail, (uint64_t)info.f_frsize, bytes))
+    if (info.f_blocks == 0 ||
+        __builtin_mul_overflow((uint64_t)info.f_bavail, (uint64_t)info.f_frsize, bytes))
         *bytes = UINT64_MAX;
     return OK;
 }

@@ -56,7 +56,7 @@ enum status folder_lock(const char *path, int *lock);
 void folder_unlock(int lock);
 /* ERR_INVALID or ERR_IO unless files can be created in this folder (tried by creating one). */
 enum status folder_check_writable(const char *path);
-/* Bytes free for this user on the file system that holds `path`. */
+/* Bytes free for this user on the file system that holds `path`; UINT64_MAX where it does not say. */
 enum status folder_free_bytes(const char *path, uint64_t *bytes);
 
 bool file_exists(const char *path);

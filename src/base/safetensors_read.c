@@ -58,7 +58,7 @@ static enum status check_metadata(json_t *metadata)
             return fail(ERR_INVALID, "metadata: a key is empty or holds control characters");
         if (!json_is_string(value))
             return fail(ERR_INVALID, "metadata \"%.80s\": expected a text", key);
-        if (strlen(json_string_value(value)) != json_string_length(value))
+        if (!json_text(value))
             return fail(ERR_INVALID, "metadata \"%.80s\": holds a NUL character", key);
     }
     return OK;
@@ -123,7 +123,7 @@ static bool read_count(const json_t *value, int64_t *count)
 
 static enum status read_dtype(struct safetensors_entry *entry, const json_t *value)
 {
-    const char *name = json_string_value(value);
+    const char *name = json_text(value);
 
     if (!name)
         return fail(ERR_INVALID, "no \"dtype\", expected a text such as \"F32\"");

@@ -79,7 +79,7 @@ static enum status local_all_reduce(struct comm *comm, const struct tensor *x)
         return fail(ERR_COMM, "all-reduce of %s: expected F32 or F64", dtype_name(x->dtype));
     TRY(device_sync(local->dev));
     group->shown[comm->rank] = *x;
-    TRY(barrier_wait(group->barrier));
+    TRY(barrier_wait(group->barrier, "an all-reduce"));
     for (int rank = 0; rank < comm->size; rank++) {
         const struct tensor *other = &group->shown[rank];
         if (other->dtype != x->dtype || tensor_count(other) != count)
@@ -90,7 +90,7 @@ static enum status local_all_reduce(struct comm *comm, const struct tensor *x)
     struct slice slice = {group, count * comm->rank / comm->size, 0};
     slice.count = count * (comm->rank + 1) / comm->size - slice.first;
     cpu_run(local->dev, (int)((slice.count + BLOCK - 1) / BLOCK), sum_block, &slice);
-    return barrier_wait(group->barrier);
+    return barrier_wait(group->barrier, "an all-reduce");
 }
 
 /* all_reduce() leaves nothing to wait for. */

@@ -31,7 +31,7 @@ static enum status loopback_sum(struct cuda_comm *comm, const struct tensor *x)
     if (comm->base.rank == 0)
         TRY(sum_all(comm, x));
     /* Until rank 0 has recorded its event, the others cannot wait for it. */
-    TRY(barrier_wait(group->barrier));
+    TRY(barrier_wait(group->barrier, "an all-reduce"));
     if (comm->base.rank == 0)
         return OK;
     CUDA_TRY(comm->dev, cudaStreamWaitEvent(stream, group->comms[0]->done, 0));

@@ -26,6 +26,10 @@ enum status cuda_group_create_loopback(struct cuda_group **out, int size, struct
 enum status comm_cuda_create(struct comm **out, struct cuda_group *group, int rank,
                              struct device *dev);
 
+/* On any thread: what the workers wait for with comm_wait() takes too long; each gives up as if
+ * its timeout were over. */
+void cuda_group_give_up(struct cuda_group *group);
+
 /* When all workers have ended, and while their devices still exist: freeing memory waits for a
  * collective that hangs, so after a failure the communicators are aborted here first. Fails if that
  * takes more than 10 s; then only _exit() is sure to end the process. The comms may be destroyed

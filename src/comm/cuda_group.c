@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/pulse.h"
 
 enum status cuda_group_init(struct cuda_group *group, const struct cuda_group_ops *ops, int size,
                             struct barrier *barrier, double timeout)
@@ -28,6 +29,11 @@ void cuda_group_release(struct cuda_group *group)
     free(group->comms);
     free(group->shown);
     free(group->reached);
+}
+
+void cuda_group_give_up(struct cuda_group *group)
+{
+    atomic_store(&group->gave_up, true);
 }
 
 enum status cuda_group_destroy(struct cuda_group *group)
@@ -56,7 +62,7 @@ static enum status meet(const struct cuda_comm *comm, const struct tensor *x)
     struct tensor *shown = shown_row(comm);
 
     shown[comm->base.rank] = *x;
-    TRY(barrier_wait(group->barrier));
+    TRY(barrier_wait(group->barrier, "an all-reduce"));
     for (int rank = 0; rank < group->size; rank++)
         if (shown[rank].dtype != x->dtype || tensor_count(&shown[rank]) != tensor_count(x))
             return fail(ERR_COMM, "all-reduce of %lld %s: rank %d came with %lld %s",
@@ -91,7 +97,7 @@ enum status cuda_comm_all_reduce(struct comm *base, const struct tensor *x)
 }
 
 /* Name the ranks whose GPUs never came to the latest collective. */
-static enum status too_late(const struct cuda_comm *comm)
+static enum status too_late(const struct cuda_comm *comm, double seconds)
 {
     const struct cuda_group *group = comm->group;
     char ranks[256] = "";
@@ -102,12 +108,12 @@ static enum status too_late(const struct cuda_comm *comm)
             length += (size_t)snprintf(ranks + length, sizeof ranks - length, "%s %d",
                                        length ? "," : "", rank);
     if (length == 0)
-        return fail(ERR_COMM, "%s: all-reduce %lld: no result after %g s, though all ranks have "
+        return fail(ERR_COMM, "%s: all-reduce %lld: no result after %.3g s, though all ranks have "
                     "reached it: any of the GPUs, or what links them, may be the reason; "
                     "NCCL_DEBUG=INFO tells what NCCL does", comm->dev->description,
-                    (long long)comm->n_queued, group->timeout);
-    return fail(ERR_COMM, "%s: all-reduce %lld: no result after %g s; not reached by rank%s",
-                comm->dev->description, (long long)comm->n_queued, group->timeout, ranks);
+                    (long long)comm->n_queued, seconds);
+    return fail(ERR_COMM, "%s: all-reduce %lld: no result after %.3g s; not reached by rank%s",
+                comm->dev->description, (long long)comm->n_queued, seconds, ranks);
 }
 
 /* Never a call that blocks: only a thread that polls can be told that a peer is gone. */
@@ -131,7 +137,9 @@ static enum status poll_until_done(struct cuda_comm *comm)
             return fail(ERR_CANCELED, "cancelled");
         const double waited = seconds_now() - start;
         if (waited > group->timeout)
-            return too_late(comm);
+            return too_late(comm, group->timeout);
+        if (atomic_load(&group->gave_up))
+            return too_late(comm, waited);
         if (waited < 0.01)
             sched_yield();
         else
@@ -142,8 +150,10 @@ static enum status poll_until_done(struct cuda_comm *comm)
 enum status cuda_comm_wait(struct comm *base)
 {
     struct cuda_comm *comm = (struct cuda_comm *)base;
-    const enum status status = comm->n_queued ? poll_until_done(comm) : OK;
 
+    pulse_wait("an all-reduce");
+    const enum status status = comm->n_queued ? poll_until_done(comm) : OK;
+    pulse_wait(NULL);
     if (status != OK)
         atomic_store(&comm->group->broken, true);
     return status;

@@ -43,6 +43,7 @@ struct cuda_group {
     struct tensor *shown;       /* what each rank came with; (2, size): collectives take turns */
     _Atomic int64_t *reached;   /* collectives that each rank's GPU was ready for, as last seen */
     _Atomic bool broken;
+    _Atomic bool gave_up;
 };
 
 /* `group` is zeroed; after a failure, too, cuda_group_release() is to follow. */

@@ -177,7 +177,7 @@ static enum status read_characters(struct tokenizer *t, const json_t *value, siz
 
 static enum status read_object(struct tokenizer *t, const json_t *root, const char *source)
 {
-    const char *type = json_string_value(json_object_get(root, "type"));
+    const char *type = json_text(json_object_get(root, "type"));
     const json_t *size = json_object_get(root, "vocab_size");
 
     if (!json_is_object(root))

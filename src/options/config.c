@@ -87,6 +87,8 @@ static const struct option rows[] = {
 
     {KEY(distributed, comm_timeout), FLOAT(1, 86400), DEFAULT("600"),
      HELP("seconds to wait for a GPU or a sum over the GPUs, before the run ends")},
+    {KEY(distributed, watchdog), FLOAT(0, 1e6), DEFAULT("600"),
+     HELP("seconds without progress before the run ends, slow phases have longer; 0: no limit")},
     {KEY(distributed, cuda_graphs), BOOL, DEFAULT("true"),
      HELP("queue a step's kernels on a GPU all at once; false: one by one, the same bits")},
     {KEY(distributed, share_gpu), BOOL, DEFAULT("false"),

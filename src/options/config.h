@@ -38,6 +38,7 @@ struct config {
         char device[OPTION_STRING_SIZE];        /* auto | cpu | cuda */
         int64_t gpus;               /* 0: every GPU, or one CPU worker with all cores */
         double comm_timeout;        /* seconds */
+        double watchdog;            /* seconds; 0: none */
         bool cuda_graphs;
         bool share_gpu;             /* for tests */
     } distributed;

@@ -68,31 +68,17 @@ static enum status check_memory(struct run *run)
     return OK;
 }
 
-/* All files of a run at once: keep_last + best, final and last, and one being written. */
-static enum status check_disk(struct run *run)
+static enum status check_disk(struct run *run, bool force)
 {
-    const char *folder = run->config.checkpoint.save_dir;
-    const bool with_optimizer = run->config.checkpoint.save_optimizer;
-    const int64_t every = run->config.checkpoint.save_every;
-    const int64_t made = every ? run->steps.epochs / every : 0;
-    const int64_t limit = run->config.checkpoint.keep_last;
-    const int64_t kept = limit && limit < made ? limit : made;
-    struct param_table table;
-    uint64_t free_bytes;
+    struct plan_disk disk;
 
     TRY(run_check_folders(run));
-    TRY(param_table_create(&table, &run->model));
-    const uint64_t large = checkpoint_size(&table, true);
-    const uint64_t other = checkpoint_size(&table, with_optimizer);
-    param_table_free(&table);
-    const uint64_t needed = 2 * large + (uint64_t)(kept + 2) * other;
-    TRY(folder_free_bytes(folder, &free_bytes));
-    if (free_bytes < needed)
-        return fail(ERR_IO, "disk: the checkpoints need up to %.1f MiB and %s has %.1f MiB free: "
-                    "make room, lower checkpoint.keep_last or choose another save_dir",
-                    (double)needed / (1 << 20), folder, (double)free_bytes / (1 << 20));
-    check_tick("disk: checkpoints need up to %.1f MiB, %s has %.0f MiB free",
-               (double)needed / (1 << 20), folder, (double)free_bytes / (1 << 20));
+    TRY(run_plan_disk(run, &disk));
+    if (plan_disk_check(&disk, force) != OK)
+        return fail_prefix(ERR_INVALID, "disk: ");
+    check_tick("disk: %lld checkpoint%s of this run need up to %.1f MiB, %s has %.0f MiB free",
+               (long long)disk.n_files, disk.n_files == 1 ? "" : "s",
+               (double)disk.needed / (1 << 20), disk.folder, (double)disk.available / (1 << 20));
     return OK;
 }
 
@@ -241,7 +227,7 @@ static enum status check_devices(struct run *run, bool *passed, bool *planned)
     return check_collective(run, passed);
 }
 
-static enum status check_all(struct run *run, bool *passed)
+static enum status check_all(struct run *run, bool force, bool *passed)
 {
     bool has_devices, has_data = false, has_steps = false, has_memory = false;
 
@@ -252,7 +238,7 @@ static enum status check_all(struct run *run, bool *passed)
         check_cross(passed);
     if (has_steps && !(has_memory = check_memory(run) == OK))
         check_cross(passed);
-    if (has_steps && check_disk(run) != OK)
+    if (has_steps && check_disk(run, force) != OK)
         check_cross(passed);
     if (has_memory && !run->devices.on_gpus && check_arithmetic(run) != OK)
         check_cross(passed);
@@ -269,7 +255,7 @@ enum status run_check(const struct run_options *options, bool *passed)
 
     *passed = true;
     if (status == OK)
-        status = check_all(&run, passed);
+        status = check_all(&run, options->force, passed);
     run_free(&run);
     return status;
 }

@@ -7,8 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pulse.h"
 #include "train/checkpoint_format.h"
 #include "train/plan.h"
+
+/* Sums and products of counts from a file, of which the steps left of a run are made, stay far from
+ * overflow; as do those of epochs and global batches, which are kept within INT32_MAX. */
+static const int64_t MAX_COUNT = (int64_t)1 << 53;
 
 static enum status metadata_text(const struct checkpoint *c, const char *key, const char **text)
 {
@@ -19,7 +24,8 @@ static enum status metadata_text(const struct checkpoint *c, const char *key, co
     return OK;
 }
 
-static enum status metadata_count(const struct checkpoint *c, const char *key, int64_t *value)
+static enum status metadata_count(const struct checkpoint *c, const char *key, int64_t most,
+                                  int64_t *value)
 {
     const char *text;
     char *end;
@@ -27,9 +33,9 @@ static enum status metadata_count(const struct checkpoint *c, const char *key, i
     TRY(metadata_text(c, key, &text));
     errno = 0;
     *value = strtoll(text, &end, 10);
-    if (end == text || *end || errno || *value < 0)
-        return fail(ERR_INVALID, "%s: damaged: metadata \"%s\" is \"%.40s\", expected a count",
-                    c->path, key, text);
+    if (end == text || *end || errno || *value < 0 || *value > most)
+        return fail(ERR_INVALID, "%s: damaged: metadata \"%s\" is \"%.40s\", expected a whole number "
+                    "from 0 to %" PRId64, c->path, key, text, most);
     return OK;
 }
 
@@ -52,17 +58,20 @@ static enum status read_progress(struct checkpoint *c)
     int64_t finished;
     const char *digest;
 
-    TRY(metadata_count(c, KEY_STEP, &p->step));
-    TRY(metadata_count(c, KEY_EPOCH, &p->epoch));
-    TRY(metadata_count(c, KEY_POSITION, &p->position));
-    TRY(metadata_count(c, KEY_TOKENS, &p->tokens));
-    TRY(metadata_count(c, KEY_GLOBAL_BATCH, &p->global_batch));
-    TRY(metadata_count(c, KEY_TOTAL_STEPS, &p->total_steps));
+    TRY(metadata_count(c, KEY_STEP, MAX_COUNT, &p->step));
+    TRY(metadata_count(c, KEY_EPOCH, INT32_MAX, &p->epoch));
+    TRY(metadata_count(c, KEY_POSITION, MAX_COUNT, &p->position));
+    TRY(metadata_count(c, KEY_TOKENS, MAX_COUNT, &p->tokens));
+    TRY(metadata_count(c, KEY_GLOBAL_BATCH, INT32_MAX, &p->global_batch));
+    TRY(metadata_count(c, KEY_TOTAL_STEPS, MAX_COUNT, &p->total_steps));
     TRY(metadata_number(c, KEY_LOSS_SCALE, &p->loss_scale));
-    TRY(metadata_count(c, KEY_SCALE_STEPS, &p->scale_steps));
-    TRY(metadata_count(c, KEY_FINISHED, &finished));
+    TRY(metadata_count(c, KEY_SCALE_STEPS, MAX_COUNT, &p->scale_steps));
+    TRY(metadata_count(c, KEY_FINISHED, 1, &finished));
     TRY(metadata_number(c, KEY_BEST_LOSS, &p->best_loss));
     TRY(metadata_text(c, KEY_DATASET_DIGEST, &digest));
+    if (!isfinite(p->loss_scale))
+        return fail(ERR_INVALID, "%s: damaged: metadata \"%s\" is not finite", c->path,
+                    KEY_LOSS_SCALE);
     p->finished = finished != 0;
     snprintf(c->dataset_digest, sizeof c->dataset_digest, "%s", digest);
     return OK;
@@ -146,8 +155,8 @@ bool checkpoint_peek(const char *path, int64_t *step, bool *finished)
 
     if (safetensors_open(&c.file, path) != OK)
         return false;
-    const bool known = metadata_count(&c, KEY_STEP, step) == OK &&
-                       metadata_count(&c, KEY_FINISHED, &number) == OK;
+    const bool known = metadata_count(&c, KEY_STEP, MAX_COUNT, step) == OK &&
+                       metadata_count(&c, KEY_FINISHED, 1, &number) == OK;
     *finished = known && number != 0;
     safetensors_close(&c.file);
     return known;
@@ -177,6 +186,7 @@ static enum status load_flat(const struct checkpoint *c, const char *prefix, str
         if (!entry || entry->size != (uint64_t)param->count * sizeof(float))
             return fail(ERR_INVALID, "%s: tensor %s has not the size that this model needs",
                         c->path, name);
+        pulse_beat();
         TRY(model_set_param(model, flat, param, safetensors_data(&c->file, entry)));
     }
     return OK;

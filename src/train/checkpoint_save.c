@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pulse.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_format.h"
 
@@ -90,6 +91,7 @@ static enum status write_group(struct safetensors_writer *w, const struct group 
 
     for (int i = 0; i < table->n_params; i++) {
         const struct param *param = &table->params[i];
+        pulse_beat();
         TRY(model_get_param(model, &group->flat, param, buffer));
         TRY(safetensors_writer_data(w, buffer, (size_t)param->count * sizeof *buffer));
     }

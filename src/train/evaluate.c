@@ -4,8 +4,11 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/pulse.h"
+#include "train/fault.h"
 #include "train/run.h"
 #include "train/stop.h"
+#include "train/watchdog.h"
 
 static int64_t evaluation_windows(const struct run *run)
 {
@@ -56,7 +59,8 @@ static enum status report(struct rank *rank, const double totals[2], int64_t tok
 {
     struct run *run = rank->run;
     const double loss = totals[0] / (double)tokens;
-    const bool is_best = loss < rank->progress.best_loss;
+    const double best_before = rank->progress.best_loss;
+    const bool is_best = loss < best_before;
     const struct monitor_evaluation evaluation = {
         .step = rank->progress.step,
         .epoch = rank->progress.position == 0 ? rank->progress.epoch : rank->progress.epoch + 1,
@@ -72,8 +76,11 @@ static enum status report(struct rank *rank, const double totals[2], int64_t tok
     if (rank->worker->rank != 0)
         return OK;
     monitor_evaluation(run->monitor, &evaluation);
-    if (is_best && saves_write(&run->saves, SAVE_BEST, rank_content(rank)) != OK)
-        log_warning("not saved: %s", status_message());
+    if (is_best && saves_write(&run->saves, SAVE_BEST, rank_content(rank)) != OK) {
+        /* The best that is not on the disk stands in no other's way. */
+        rank->progress.best_loss = best_before;
+        saves_report_failure();
+    }
     return OK;
 }
 
@@ -88,7 +95,10 @@ enum status rank_evaluate(struct rank *rank, bool *stopped)
     rank->evaluated_step = rank->progress.step;
     if (windows == 0)
         return OK;
-    const enum status status = evaluate_part(rank, windows, stopped);
+    (void)pulse_phase(PHASE_EVALUATION);
+    enum status status = fault_here(rank->worker->rank, "evaluation", rank->progress.step);
+    if (status == OK)
+        status = evaluate_part(rank, windows, stopped);
     if (rank->worker->rank == 0)
         monitor_activity(rank->run->monitor, NULL);
     TRY(status);

@@ -86,4 +86,13 @@ void plan_memory_print(const struct plan_memory *memory);
 /* ERR_INVALID if that exceeds what is available, with the batch_size that would fit. */
 enum status plan_memory_check(const struct plan_memory *memory);
 
+/* The checkpoints that a run adds to its folder, and their bytes. */
+struct plan_disk {
+    const char *folder;
+    int64_t n_files;
+    uint64_t needed, available;
+};
+/* ERR_INVALID if there is too little room; with `force` only a warning. */
+enum status plan_disk_check(const struct plan_disk *disk, bool force);
+
 #endif

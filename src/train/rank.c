@@ -1,6 +1,7 @@
 /* rank.c - what one worker owns. */
 #include <stdlib.h>
 
+#include "train/fault.h"
 #include "train/run.h"
 
 static enum status create_comm(struct rank *rank)
@@ -38,6 +39,7 @@ enum status rank_create(struct rank *rank, struct run *run, struct worker *worke
 
     *rank = (struct rank){.worker = worker, .run = run, .progress = run->start,
                           .evaluated_step = -1};
+    TRY(fault_here(worker->rank, "start", 0));
     TRY(plan_open_device(&rank->dev, &run->devices, worker->rank));
     TRY(create_comm(rank));
     TRY(model_create(&rank->model, rank->dev, &run->model, run->batch.micro_batch, MODEL_TRAIN,

@@ -53,6 +53,8 @@ struct rank {
     int64_t evaluated_step;             /* the step of the last evaluation, -1 before the first */
     bool rehearsing;                    /* no collectives */
     bool is_whole;                      /* weights and moments are those of progress.step */
+    enum status status;                 /* of the whole life of the worker, */
+    _Atomic bool is_over;               /* once this is set */
 };
 
 enum status rank_create(struct rank *rank, struct run *run, struct worker *worker);
@@ -80,6 +82,7 @@ struct run_options {
     const struct command_line *line;    /* its first word is the configuration file */
     const char *resume;                 /* PATH or "auto", or NULL */
     const char *init;                   /* weights, or NULL */
+    bool force;                         /* however little room the disk has */
 };
 
 /* The stages of a run's set-up, in this order; each needs the ones before it. Zero the run first
@@ -89,6 +92,7 @@ enum status run_plan_devices(struct run *run);
 enum status run_open_data(struct run *run);
 enum status run_plan_steps(struct run *run);
 enum status run_plan_memory(struct run *run, struct plan_memory *memory);
+enum status run_plan_disk(const struct run *run, struct plan_disk *disk);
 enum status run_check_folders(struct run *run);
 void run_free(struct run *run);
 

@@ -3,9 +3,13 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "base/pulse.h"
 #include "generate/prompt.h"
 #include "generate/text_stream.h"
+#include "train/fault.h"
 #include "train/run.h"
+#include "train/stop.h"
+#include "train/watchdog.h"
 
 /* sample_length tokens as text, into `text` of TEXT_STREAM_MAX bytes for each and one to end it. */
 static enum status write_sample(struct rank *rank, uint32_t number, char *text)
@@ -27,6 +31,7 @@ static enum status write_sample(struct rank *rank, uint32_t number, char *text)
     text_stream_start(&stream, &rank->run->data.tokenizer, true);
     for (int64_t i = 0; i < config->evaluation.sample_length; i++) {
         int32_t id;
+        pulse_beat();
         TRY(generator_next(rank->generator, &sampling, &id));
         length += text_stream_token(&stream, id, text + length);
     }
@@ -39,7 +44,7 @@ static enum status write_samples(struct rank *rank, char *text)
 {
     const struct config *config = &rank->run->config;
 
-    for (int64_t i = 0; i < config->evaluation.num_samples; i++) {
+    for (int64_t i = 0; i < config->evaluation.num_samples && !stop_signal(); i++) {
         char tag[32];
         TRY(write_sample(rank, (uint32_t)i, text));
         snprintf(tag, sizeof tag, "samples/%lld", (long long)i + 1);
@@ -54,6 +59,8 @@ enum status rank_write_samples(struct rank *rank)
 {
     enum status status;
 
+    (void)pulse_phase(PHASE_SAMPLES);
+    TRY(fault_here(rank->worker->rank, "samples", rank->progress.step));
     if (rank->generator) {
         const size_t tokens = (size_t)rank->run->config.evaluation.sample_length;
         char *text = malloc((tokens + 1) * TEXT_STREAM_MAX + 1);

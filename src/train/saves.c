@@ -2,14 +2,19 @@
 
 #include <dirent.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/pulse.h"
+#include "train/fault.h"
+#include "train/watchdog.h"
 
 #define EPOCH_PREFIX "checkpoint_epoch_"
 #define SUFFIX ".safetensors"
@@ -140,9 +145,42 @@ static enum status make_room(struct saves *saves)
     return OK;
 }
 
+struct search {
+    int64_t start_step;
+    struct saves_present *present;
+};
+
+static enum status note_present(void *context, const char *folder, const char *name)
+{
+    struct search *search = context;
+    int64_t step;
+    bool finished;
+
+    char *path = join(folder, name);
+    if (!path)
+        return fail(ERR_NOMEM, "no memory to look at %s/%s", folder, name);
+    if (checkpoint_peek(path, &step, &finished) && step <= search->start_step) {
+        search->present->epochs += epoch_of(name) >= 0;
+        search->present->best |= strcmp(name, SAVE_BEST) == 0;
+        search->present->last |= strcmp(name, SAVE_LAST) == 0;
+    }
+    free(path);
+    return OK;
+}
+
+enum status saves_find_present(const char *folder, int64_t start_step,
+                               struct saves_present *present)
+{
+    struct search search = {start_step, present};
+
+    *present = (struct saves_present){0};
+    return start_step < 0 ? OK : each_save(folder, note_present, &search);
+}
+
 /* ---- writing ---- */
 
-enum status saves_write(struct saves *saves, const char *name, struct checkpoint_content content)
+static enum status write_save(struct saves *saves, const char *name,
+                              struct checkpoint_content content)
 {
     TRY(make_room(saves));
     char *path = join(saves->folder, name);
@@ -158,6 +196,41 @@ enum status saves_write(struct saves *saves, const char *name, struct checkpoint
         log_info("saved %s (step %lld)", path, (long long)content.progress.step);
     free(path);
     return status;
+}
+
+enum status saves_write(struct saves *saves, const char *name, struct checkpoint_content content)
+{
+    /* A worker that the watchdog has given up may come back in the midst of the rescue. */
+    static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+    const int phase = pulse_phase(PHASE_SAVE);
+
+    pthread_mutex_lock(&one_at_a_time);
+    enum status status = fault_here(0, "save", content.progress.step);
+    if (status == OK)
+        status = write_save(saves, name, content);
+    pthread_mutex_unlock(&one_at_a_time);
+    (void)pulse_phase(phase);
+    saves->failed = status != OK;
+    if (saves->failed || strcmp(name, SAVE_LAST) == 0)
+        saves->waiting_since = seconds_now();
+    return status;
+}
+
+void saves_report_failure(void)
+{
+    char text[1100];
+
+    snprintf(text, sizeof text, "not saved: %s", status_message());
+    log_error("trainer", text);
+}
+
+bool saves_are_due(const struct saves *saves, double interval)
+{
+    const double retry = 60;
+
+    if (saves->failed && (interval == 0 || interval > retry))
+        interval = retry;
+    return interval > 0 && seconds_now() - saves->waiting_since > interval;
 }
 
 struct oldest {
@@ -219,10 +292,20 @@ enum status saves_write_epoch(struct saves *saves, int64_t epoch, struct checkpo
 
 struct newest {
     char *path;                 /* of the newest that a run can go on from, or that is complete */
-    int64_t step;
-    bool finished;
+    int64_t step, epoch;
+    bool finished, is_last;
     int64_t n_seen;
 };
+
+/* Of the same step, the one that has more of its epoch's end behind it; else last_checkpoint. */
+static bool is_newer(const struct newest *a, const struct newest *b)
+{
+    if (!b->path || a->step != b->step)
+        return !b->path || a->step > b->step;
+    if (a->finished != b->finished)
+        return a->finished;
+    return a->epoch != b->epoch ? a->epoch > b->epoch : a->is_last;
+}
 
 static enum status find_newest(void *context, const char *folder, const char *name)
 {
@@ -240,15 +323,15 @@ static enum status find_newest(void *context, const char *folder, const char *na
     }
     const struct progress_state progress = checkpoint.progress;
     const bool fits = checkpoint.has_optimizer || progress.finished;
+    const struct newest found = {path, progress.step, progress.epoch, progress.finished,
+                                 strcmp(name, SAVE_LAST) == 0, newest->n_seen};
     checkpoint_close(&checkpoint);
-    const bool newer = !newest->path || progress.step > newest->step ||
-                       (progress.step == newest->step && progress.finished && !newest->finished);
-    if (!fits || !newer) {
+    if (!fits || !is_newer(&found, newest)) {
         free(path);
         return OK;
     }
     free(newest->path);
-    *newest = (struct newest){path, progress.step, progress.finished, newest->n_seen};
+    *newest = found;
     return OK;
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/resource.h"
@@ -206,6 +207,7 @@ enum status run_check_folders(struct run *run)
         .keep_last = run->config.checkpoint.keep_last,
         .save_optimizer = run->config.checkpoint.save_optimizer,
         .start_step = run->resume.path ? run->start.step : -1,
+        .waiting_since = seconds_now(),
     };
     return OK;
 }

@@ -1,8 +1,11 @@
 /* step.c - one optimizer step of a worker, and the rehearsal before the first. */
 #include <math.h>
 
+#include "base/pulse.h"
 #include "data/sample_order.h"
+#include "train/fault.h"
 #include "train/run.h"
+#include "train/watchdog.h"
 
 /* Fill ids and targets with windows first .. first + micro_batch - 1 of this epoch's order. */
 static void load_windows(struct rank *rank, int64_t first)
@@ -106,6 +109,7 @@ static enum status accumulate(struct rank *rank, int first)
         const int64_t in_batch = rank->worker->rank * part + (int64_t)micro * plan->micro_batch;
         const struct model_step step = {(uint64_t)run->config.run.seed,
                                         (uint32_t)rank->progress.step, in_batch};
+        pulse_beat();
         load_windows(rank, rank->progress.position + in_batch);
         TRY(model_load(rank->model, &batch, &step));
         const enum status status = train_micro_batch(rank, rank->progress.loss_scale / tokens,
@@ -216,8 +220,11 @@ enum status rank_step(struct rank *rank, struct monitor_step *record)
     const double scale = progress->loss_scale;
     double totals[2], grad_norm;
 
+    (void)pulse_phase(PHASE_STEP);
+    TRY(fault_here(rank->worker->rank, "forward", progress->step));
     TRY(accumulate(rank, 0));
     rank->is_whole = false;
+    TRY(fault_here(rank->worker->rank, "update", progress->step));
     TRY(optimizer_step(&rank->optimizer, progress->step + 1, lr, scale, &grad_norm));
     TRY(device_download(rank->dev, totals, sums.data, sizeof totals));
     rank->is_whole = !isfinite(grad_norm);      /* then nothing was updated */

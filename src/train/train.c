@@ -7,8 +7,10 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "train/rescue.h"
 #include "train/run.h"
 #include "train/stop.h"
+#include "train/watchdog.h"
 
 static enum status open_log(const struct run *run)
 {
@@ -90,6 +92,17 @@ static enum status create_group(struct run *run)
                                            run->config.distributed.comm_timeout);
 }
 
+/* A complete run saves nothing more. */
+static enum status check_disk(const struct run *run, bool force)
+{
+    struct plan_disk disk;
+
+    if (run->start.finished)
+        return OK;
+    TRY(run_plan_disk(run, &disk));
+    return plan_disk_check(&disk, force);
+}
+
 static enum status prepare(struct run *run, const struct run_options *options)
 {
     struct plan_memory memory;
@@ -100,6 +113,7 @@ static enum status prepare(struct run *run, const struct run_options *options)
     TRY(run_open_data(run));
     TRY(run_plan_steps(run));
     TRY(run_plan_memory(run, &memory));
+    TRY(check_disk(run, options->force));
     TRY(run_check_folders(run));
     TRY(lock_folders(run));
     TRY(count_parameters(&run->model, &n_parameters));
@@ -135,25 +149,46 @@ static enum status close_group(struct run *run, enum status before)
     return fail(status == OK ? before : ERR_COMM, "%s", message);
 }
 
+/* The workers' lives, and what is left to do when one failed. *n_lost: threads that hang, which
+ * may touch what the run owns until the process ends. */
+static enum status run_workers(struct run *run, int *n_lost)
+{
+    static struct watchdog dog;
+
+    TRY(watchdog_create(&dog, run->config.distributed.watchdog, &run->devices, run->gpu_group));
+    enum status status = world_run_watched(run->devices.n_workers, run->barrier, run_worker, run,
+                                           watchdog_watch(&dog));
+    *n_lost = dog.watch.n_lost;
+    if (status != OK)
+        *n_lost += run_rescue(run, &dog);
+    watchdog_free(&dog);
+    /* Only now may memory go that other ranks could still have been reading; and communicators
+     * before it. */
+    status = close_group(run, status);
+    if (*n_lost > 0)
+        watchdog_limit_end();
+    return status;
+}
+
 enum status run_train(const struct run_options *options, int *signal)
 {
-    struct run run = {.locks = {-1, -1}};
-    enum status status = prepare(&run, options);
+    static struct run run = {.locks = {-1, -1}};    /* static: see run_workers() */
+    enum status status;
+    int n_lost = 0;
 
     *signal = 0;
+    stop_on_signals();
+    status = prepare(&run, options);
     if (status == OK && run.start.finished) {
         log_info("the run is complete: %lld of %lld steps; raise num_epochs or max_steps to go on",
                  (long long)run.start.step, (long long)run.steps.total);
     } else if (status == OK) {
-        stop_on_signals();
-        status = world_run(run.devices.n_workers, run.barrier, run_worker, &run);
+        status = run_workers(&run, &n_lost);
         *signal = run.stopped_by;
-        /* Only now may memory go that other ranks could still have been reading; and communicators
-         * before it. But freeing waits for all that a GPU does, which after some failures is for
-         * ever: then everything is left to the end of the process. */
-        status = close_group(&run, status);
-        if (status == ERR_DEVICE || status == ERR_COMM)
-            return status;
+        /* Freeing waits for all that a GPU does, which after some failures is for ever: then
+         * everything is left to the end of the process. */
+        if (n_lost > 0 || status == ERR_DEVICE || status == ERR_COMM)
+            return n_lost > 0 ? ERR_DEVICE : status;
         for (int i = 0; i < run.devices.n_workers; i++)
             rank_free(&run.ranks[i]);
     }

@@ -1,5 +1,6 @@
 /* worker.c - the life of one worker: steps, epochs, evaluations and saves, until the run ends. */
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 
 #include "base/clock.h"
@@ -23,7 +24,7 @@ static bool epoch_is_over(const struct rank *rank)
 static void try_save(struct rank *rank, const char *name)
 {
     if (is_first(rank) && saves_write(&rank->run->saves, name, rank_content(rank)) != OK)
-        log_warning("not saved: %s", status_message());
+        saves_report_failure();
 }
 
 static bool is_due(int64_t every, int64_t count)
@@ -31,8 +32,8 @@ static bool is_due(int64_t every, int64_t count)
     return every > 0 && count % every == 0;
 }
 
-/* What is due at the end of an epoch. If a signal interrupts the evaluation, the epoch's end is left
- * to be done again by the resumed run. */
+/* What is due at the end of an epoch. If a signal or a failure interrupts the evaluation, the
+ * epoch's end is left to be done again by the resumed run. */
 static enum status end_epoch(struct rank *rank, bool *stopped)
 {
     struct run *run = rank->run;
@@ -42,30 +43,34 @@ static enum status end_epoch(struct rank *rank, bool *stopped)
     rank->progress.epoch++;
     rank->progress.position = 0;
     if (is_due(run->config.evaluation.eval_every, rank->progress.epoch)) {
-        TRY(rank_evaluate(rank, stopped));
-        if (*stopped) {
+        const enum status status = rank_evaluate(rank, stopped);
+        if (status != OK || *stopped) {
             rank->progress = before;
-            return OK;
+            return status;
         }
         TRY(rank_write_samples(rank));
     }
     if (is_first(rank) && is_due(run->config.checkpoint.save_every, rank->progress.epoch) &&
         saves_write_epoch(&run->saves, rank->progress.epoch, rank_content(rank)) != OK)
-        log_warning("not saved: %s", status_message());
+        saves_report_failure();
     return OK;
 }
 
-/* Agree with the other ranks whether to stop or to save after this step. */
-static enum status agree(struct rank *rank, double last_save, int *signal, bool *save)
+/* Between two steps: agree with the other ranks whether a signal ends the run here, and whether
+ * last_checkpoint is saved, by time, for a signal or again after a failure. */
+static enum status settle(struct rank *rank, int *signal)
 {
-    const double interval = 60 * rank->run->config.checkpoint.save_minutes;
+    const struct run *run = rank->run;
+    const double interval = 60 * run->config.checkpoint.save_minutes;
     double value = stop_signal();
 
-    if (interval > 0 && seconds_now() - last_save > interval)
+    if (is_first(rank) && (stop_take_save_request() || saves_are_due(&run->saves, interval)))
         value += SAVE_NOW;
     TRY(world_agree(rank->worker, &value));
-    *save = value >= SAVE_NOW;
     *signal = (int)value % SAVE_NOW;
+    /* The end saves too. */
+    if (value >= SAVE_NOW && !*signal)
+        try_save(rank, SAVE_LAST);
     return OK;
 }
 
@@ -73,15 +78,17 @@ static enum status agree(struct rank *rank, double last_save, int *signal, bool 
 static enum status train(struct rank *rank, int *signal)
 {
     struct run *run = rank->run;
-    double last_save = seconds_now();
 
     *signal = 0;
     for (;;) {
-        bool stopped = false, save;
-        if (epoch_is_over(rank))
+        if (epoch_is_over(rank)) {
+            bool stopped;
             TRY(end_epoch(rank, &stopped));
-        if (stopped)
-            *signal = stop_signal();
+            if (stopped)
+                *signal = stop_signal();
+            else
+                TRY(settle(rank, signal));
+        }
         if (*signal || rank->progress.step >= run->steps.total)
             return OK;
 
@@ -91,11 +98,7 @@ static enum status train(struct rank *rank, int *signal)
         record.seconds = seconds_now() - start;
         if (is_first(rank))
             monitor_step(run->monitor, &record);
-        TRY(agree(rank, last_save, signal, &save));
-        if (save) {
-            try_save(rank, SAVE_LAST);
-            last_save = seconds_now();
-        }
+        TRY(settle(rank, signal));
     }
 }
 
@@ -125,8 +128,13 @@ static enum status finish(struct rank *rank)
     }
     if (!is_first(rank))
         return OK;
+    if (stop_take_save_request())
+        try_save(rank, SAVE_LAST);
     rank->progress.finished = true;
-    TRY(saves_write(&run->saves, SAVE_FINAL, rank_content(rank)));
+    const enum status status = saves_write(&run->saves, SAVE_FINAL, rank_content(rank));
+    /* Then the run that goes on from last_checkpoint has it to write. */
+    rank->progress.finished = status == OK;
+    TRY(status);
     if (isfinite(rank->progress.best_loss))
         log_info("done: %lld steps, best validation loss %.4f (perplexity %.2f)",
                  (long long)rank->progress.step, rank->progress.best_loss,
@@ -136,32 +144,23 @@ static enum status finish(struct rank *rank)
     return OK;
 }
 
-/* After a failure, of this rank or another: what rank 0 has is saved if it is the state between two
- * steps. The message of the failure is kept. */
-static void rescue(struct rank *rank)
+static enum status live(struct rank *rank, struct run *run, struct worker *worker)
 {
-    char reason[1024];
+    int signal;
 
-    if (!is_first(rank) || !rank->is_whole || rank->progress.step == rank->run->start.step)
-        return;
-    snprintf(reason, sizeof reason, "%s", status_message());
-    if (saves_write(&rank->run->saves, SAVE_LAST, rank_content(rank)) != OK)
-        log_warning("not saved: %s", status_message());
-    (void)fail(OK, "%s", reason);
+    TRY(rank_create(rank, run, worker));
+    TRY(world_barrier(worker));
+    stop_at_steps();
+    TRY(train(rank, &signal));
+    return signal ? interrupted(rank, signal) : finish(rank);
 }
 
 enum status run_worker(struct worker *worker, void *context)
 {
     struct run *run = context;
     struct rank *rank = &run->ranks[worker->rank];
-    int signal;
 
-    TRY(rank_create(rank, run, worker));
-    TRY(world_barrier(worker));
-    enum status status = train(rank, &signal);
-    if (status == OK)
-        status = signal ? interrupted(rank, signal) : finish(rank);
-    if (status != OK)
-        rescue(rank);
-    return status;
+    rank->status = live(rank, run, worker);
+    atomic_store(&rank->is_over, true);
+    return rank->status;
 }

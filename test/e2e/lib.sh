@@ -39,6 +39,18 @@ emulated_gpus() {
     export OCTET_TEST_DEVICE=cuda OCTET_EMULATED_GPUS=$1
 }
 
+# shim_disk: from here on trainer sees the disk that OCTET_SHIM_... describe (tools/disk_shim.c).
+shim_disk() {
+    mkdir "$work/shim"
+    cat >"$work/shim/trainer" <<END
+#!/bin/sh
+LD_PRELOAD=$programs/test/libdisk_shim.so ASAN_OPTIONS=verify_asan_link_order=0 \\
+    exec $programs/trainer "\$@"
+END
+    chmod +x "$work/shim/trainer"
+    PATH=$work/shim:$PATH
+}
+
 fail() {
     printf '%s\n' "$*" >>"$work/why"
     exit 1

@@ -291,16 +291,17 @@ print_options() {
 full_disk() {
     epochs keep_last=0 save_dir=disk/checkpoints num_epochs=6
     in_disk 1100k
-    expect_exit 1 "warning: not saved: disk/checkpoints/" -- trainer c.ini
+    expect_exit 2 "disk/checkpoints: 9 checkpoints of this run need" -- trainer c.ini
+    expect_exit 1 "trainer: not saved: disk/checkpoints/" -- trainer c.ini --force
     check_text "$work/stderr" "final_model.safetensors: cannot reserve"
     check_equal "metrics" "$(metrics check logs/metrics.jsonl)" "252 steps, 6 evaluations"
     check_whole disk/checkpoints
     check_files disk/checkpoints best_model.safetensors checkpoint_epoch_1.safetensors \
         checkpoint_epoch_2.safetensors
-    expect_exit 1 "✗ disk: the checkpoints need up to" -- trainer c.ini --check
+    expect_exit 1 "✗ disk: disk/checkpoints: 9 checkpoints" -- trainer c.ini --check
     rm disk/checkpoints/checkpoint_epoch_1.safetensors
     expect_exit 0 "resuming disk/checkpoints/" -- \
-        trainer c.ini --resume auto --set checkpoint.save_every=0
+        trainer c.ini --resume auto --set checkpoint.save_every=0 --set checkpoint.save_minutes=0
     check_whole disk/checkpoints
 }
 

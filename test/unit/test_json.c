@@ -1,4 +1,6 @@
 /* test_json.c - what the JSON parser accepts, and what it says of hostile input. */
+#include <stdlib.h>
+
 #include "base/json.h"
 #include "check.h"
 
@@ -31,6 +33,63 @@ static void json_input(void)
     CHECK_FAILS(parse_text(deep, sizeof deep), ERR_INVALID, "depth");
 }
 
+/* `count` times `piece` between two others; the caller frees. */
+static char *repeat(const char *start, const char *piece, size_t count, const char *end)
+{
+    const size_t length = strlen(piece);
+    char *text = malloc(strlen(start) + count * length + strlen(end) + 1);
+    char *at = text ? stpcpy(text, start) : NULL;
+
+    CHECK(text != NULL);
+    if (!text)
+        exit(1);
+    for (size_t i = 0; i < count; i++, at += length)
+        memcpy(at, piece, length);
+    strcpy(at, end);
+    return text;
+}
+
+/* Little text can stand for much memory. */
+static void amounts(void)
+{
+    const size_t million = 1 << 20;
+    struct {
+        const char *start, *piece;
+        size_t count;
+        const char *end, *refused;
+    } cases[] = {
+        {"[", "{},", million / 2 - 1, "0]", NULL},
+        {"[", "{},", million / 2, "0]", "input: JSON of more than 1048576 values"},
+        {"[", "0,", million, "0]", "values"},
+        {"[[],\"\\\"", "[,{", million, "\"]", NULL},
+        {"", "[", 33, "", "input: JSON with a depth of more than 32 levels"},
+        {"[", "[],{},", 100, "0]", NULL},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *text = repeat(cases[i].start, cases[i].piece, cases[i].count, cases[i].end);
+        if (cases[i].refused)
+            CHECK_FAILS(parse_text(text, 1 << 24), ERR_INVALID, cases[i].refused);
+        else
+            CHECK_OK(parse_text(text, 1 << 24));
+        free(text);
+    }
+}
+
+static void text_of_strings(void)
+{
+    static const char list[] = "[\"\", \"ab\", \"a\\u0000\", 1]";
+    json_t *value;
+
+    CHECK_OK(json_parse(&value, list, strlen(list), sizeof list, "input"));
+    CHECK_TEXT(json_text(json_array_get(value, 0)), "");
+    CHECK_TEXT(json_text(json_array_get(value, 1)), "ab");
+    CHECK(json_text(json_array_get(value, 2)) == NULL);
+    CHECK(json_text(json_array_get(value, 3)) == NULL);
+    CHECK(json_text(NULL) == NULL);
+    json_decref(value);
+}
+
 static void messages_are_printable(void)
 {
     const char *texts[] = {"[\x1b[31m]", "[\"a\n\"]", "[nul\xc2\x9bl]", "\x7f", "{\"\xc2\x9b\" 1}",
@@ -41,11 +100,17 @@ static void messages_are_printable(void)
         for (const char *c = status_message(); *c; c++)
             CHECK(*c >= ' ' && *c <= '~');
     }
+    fail(ERR_INVALID, "a\x1b\n\x7f\xc2\x9b\xc3\xa9\xc2\xa0");
+    CHECK_TEXT(status_message(), "a?????\xc3\xa9\xc2\xa0");
+    fail_prefix(ERR_INVALID, "\t");
+    CHECK_TEXT(status_message(), "?a?????\xc3\xa9\xc2\xa0");
 }
 
 int main(void)
 {
     CASE(json_input);
+    CASE(amounts);
+    CASE(text_of_strings);
     CASE(messages_are_printable);
     return check_finish();
 }

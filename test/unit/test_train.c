@@ -2,9 +2,11 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "model/params.h"
 #include "test/check.h"
 #include "train/plan.h"
+#include "train/saves.h"
 #include "train/schedule.h"
 
 static void cosine(void)
@@ -157,6 +159,44 @@ static void initial_weights(void)
     param_table_free(&table);
 }
 
+/* After a failure within a minute, or as often as without one. */
+static void saves_by_time(void)
+{
+    struct saves saves = {.waiting_since = seconds_now() - 50};
+
+    CHECK(saves_are_due(&saves, 40));
+    CHECK(!saves_are_due(&saves, 1000));
+    CHECK(!saves_are_due(&saves, 0));
+    saves.failed = true;
+    CHECK(saves_are_due(&saves, 40));
+    CHECK(!saves_are_due(&saves, 1000));
+    CHECK(!saves_are_due(&saves, 0));
+    saves.waiting_since -= 20;
+    CHECK(saves_are_due(&saves, 1000));
+    CHECK(saves_are_due(&saves, 0));
+    saves.failed = false;
+    CHECK(!saves_are_due(&saves, 1000));
+    CHECK(!saves_are_due(&saves, 0));
+}
+
+static struct plan_disk disk(uint64_t needed, uint64_t available)
+{
+    return (struct plan_disk){"saves", 3, needed, available};
+}
+
+static void room_on_the_disk(void)
+{
+    const struct plan_disk exact = disk(1000, 1000), full = disk(3ull << 29, 1ull << 28);
+    const struct plan_disk small = disk(3 << 20, 0), endless = disk(UINT64_MAX, 1ull << 40);
+
+    CHECK_OK(plan_disk_check(&exact, false));
+    CHECK_FAILS(plan_disk_check(&full, false), ERR_INVALID,
+                "saves: 3 checkpoints of this run need 1.5 GiB, 0.2 GiB are free");
+    CHECK_OK(plan_disk_check(&full, true));
+    CHECK_FAILS(plan_disk_check(&small, false), ERR_INVALID, "need 3.0 MiB, 0.0 MiB are free");
+    CHECK_FAILS(plan_disk_check(&endless, false), ERR_INVALID, "--force");
+}
+
 int main(void)
 {
     CASE(cosine);
@@ -167,5 +207,7 @@ int main(void)
     CASE(steps_of_a_run);
     CASE(parameter_table);
     CASE(initial_weights);
+    CASE(saves_by_time);
+    CASE(room_on_the_disk);
     return check_finish();
 }
