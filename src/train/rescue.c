@@ -5,8 +5,8 @@
 
 #include "base/log.h"
 
-/* Of two ranks with a state, which one to save: that of the later step, then one whose own
- * device did not fail, then the first. */
+/* Of two ranks with a state, which one to save: one whose own device did not fail, then that of the
+ * later step, then the first. */
 static bool is_better(const struct rank *a, const struct rank *b)
 {
     const bool a_failed = a->status != OK && a->status != ERR_CANCELED;
@@ -41,7 +41,7 @@ static enum status save_one(struct worker *worker, void *context)
     while ((rank = choose_rank(run))) {
         if (saves_write(&run->saves, SAVE_LAST, rank_content(rank)) == OK)
             return OK;
-        saves_report_failure();
+        log_warning("not saved: %s", status_message());
         rank->is_whole = false;     /* its device may have failed: on to the next */
     }
     return OK;
