@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# fuzz.sh [SECONDS [NAME...]] - feeds the readers of files with hostile input of libFuzzer's making, under
-# AddressSanitizer and UndefinedBehaviorSanitizer: SECONDS (default 60) for each harness in test/fuzz
-# (default: all), two at a time. What breaks one is kept in build-fuzz/findings; put it into
-# test/fuzz/corpus/NAME with the repair. The last line is "N passed, N failed".
+# fuzz.sh [SECONDS [NAME...]] - feeds the readers of files with hostile input of libFuzzer's making,
+# under AddressSanitizer and UndefinedBehaviorSanitizer: SECONDS (default 60) for each harness in
+# test/fuzz (default: all), two at a time. What breaks one is kept in build-fuzz/findings; put it
+# into test/fuzz/corpus/NAME with the repair. The last line is "N passed, N failed".
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 seconds=${1:-60}
-[[ $seconds =~ ^[1-9][0-9]*$ ]] || { echo "fuzz.sh: SECONDS is '$seconds', expected a number" >&2; exit 2; }
+[[ $seconds =~ ^[1-9][0-9]*$ ]] ||
+    { echo "fuzz.sh: SECONDS is '$seconds', expected a whole number from 1" >&2; exit 2; }
 shift $(($# > 0))
 names=${*:-checkpoint config safetensors tokenizer tokens}
 for name in $names; do

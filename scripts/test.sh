@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # test.sh - builds and runs every test: plain, under AddressSanitizer and UndefinedBehaviorSanitizer,
-# the threaded ones under ThreadSanitizer, the readers of files against a fuzzer (FUZZ_SECONDS each, 60
-# unless set), and at last the quickstart as a newcomer runs it. --quick: the plain build only. The last
-# line is "N passed, N failed".
+# the threaded ones under ThreadSanitizer, the readers of files against a fuzzer (FUZZ_SECONDS each,
+# 60 unless set), and at last the quickstart as a newcomer runs it. --quick: the plain build only.
+# The last line is "N passed, N failed".
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 

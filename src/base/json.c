@@ -6,7 +6,7 @@
 /* Two bytes of text can make a value of 250 in memory, so the size alone does not limit that. */
 enum { MAX_DEPTH = 32, MAX_VALUES = 1 << 20 };
 
-/* Count what the parser would allocate, roughly: whether it is JSON at all is the parser's business. */
+/* Roughly what the parser would allocate; whether it is JSON at all is the parser's business. */
 static enum status check_amount(const char *text, size_t size, const char *source)
 {
     int depth = 0, n_values = 0;

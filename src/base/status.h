@@ -13,8 +13,8 @@ enum status {
 };
 
 /* Record this thread's error message, "what is wrong: what was expected, what to do", and return
- * `code`. The message is built here, where the fault is seen, and printed once, by main(). It is one
- * line: control characters in it become question marks. */
+ * `code`. The message is built here, where the fault is seen, and printed once, by main(). It is
+ * one line: control characters in it become question marks. */
 enum status fail(enum status code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* The same with the text of errno appended: "FORMAT: No such file or directory". */

@@ -34,8 +34,8 @@ static enum status metadata_count(const struct checkpoint *c, const char *key, i
     errno = 0;
     *value = strtoll(text, &end, 10);
     if (end == text || *end || errno || *value < 0 || *value > most)
-        return fail(ERR_INVALID, "%s: damaged: metadata \"%s\" is \"%.40s\", expected a whole number "
-                    "from 0 to %" PRId64, c->path, key, text, most);
+        return fail(ERR_INVALID, "%s: damaged: metadata \"%s\" is \"%.40s\", expected a whole "
+                    "number from 0 to %" PRId64, c->path, key, text, most);
     return OK;
 }
 

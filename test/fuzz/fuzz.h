@@ -1,7 +1,7 @@
 /* fuzz.h - readers under hostile input: what the harnesses share.
  *
- * A harness, fuzz_NAME.c, defines fuzz_read(). libFuzzer calls it with inputs of its own making
- * (scripts/fuzz.sh); replay.c calls it with those in corpus/NAME, among them all former findings. */
+ * A harness, fuzz_NAME.c, defines fuzz_read(). libFuzzer calls it with inputs of its own making (by
+ * scripts/fuzz.sh), replay.c with those in corpus/NAME, former findings among them. */
 #ifndef OCTET_TEST_FUZZ_H
 #define OCTET_TEST_FUZZ_H
 

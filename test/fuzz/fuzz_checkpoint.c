@@ -1,5 +1,5 @@
-/* fuzz_checkpoint.c - checkpoints, and weights of other programs: opening one, planning to go on from
- * it, loading it into a model of the size that the corpus has. */
+/* fuzz_checkpoint.c - checkpoints, and weights of other programs: opening one, planning to go on
+ * from it, loading it into a model of the size that the corpus has. */
 #include "device/cpu.h"
 #include "fuzz.h"
 #include "train/checkpoint.h"
