@@ -143,9 +143,9 @@ fingerprint() {
     )
 }
 
-# in_background PROGRAM...: its number is in $pid.
+# in_background PROGRAM...: its number is in $pid. Whether or not the tests run under nohup, it does not.
 in_background() {
-    "$@" >"$work/stdout" 2>"$work/stderr" &
+    env --default-signal=HUP "$@" >"$work/stdout" 2>"$work/stderr" &
     pid=$!
 }
 
