@@ -10,6 +10,7 @@
  * compared with the rate at which all threads together read memory. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/rng.h"
@@ -144,7 +145,8 @@ static enum status prepare(struct bench *b, const struct command_line *line)
     for (int64_t i = 0; i < b->settings.prompt; i++)
         b->ids[i] = (int32_t)(rng_philox(1, RNG_TEST, 0, 0, (uint64_t)i).word[0] %
                               (uint32_t)m->vocab_size);
-    const bool bf16 = b->run.config.training.use_amp && cpu_has_bf16();
+    const bool bf16 = b->run.config.training.use_amp && cpu_has_bf16() &&
+                      strcmp(b->run.config.training.amp_dtype, "bfloat16") == 0;
     return cpu_device_create(&b->dev, 0, threads, bf16 ? DTYPE_BF16 : DTYPE_F32);
 }
 

@@ -83,9 +83,11 @@ static inline __m512i vec_units(const vec x[STEP])
 #endif
 }
 
-/* As real_exp() in vector_math.h, with the exponent applied by an instruction of its own. */
+/* As real_exp() in vector_math.h, with the exponent applied by an instruction of its own, down to the
+ * smallest numbers; 0 below -104. */
 static inline vec vec_exp(vec x)
 {
+    x = _mm512_max_ps(_mm512_set1_ps(-104.5f), x);      /* in this order NaN stays NaN */
     const vec n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)),
                                        _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const vec high = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);

@@ -52,6 +52,9 @@ static void print_plan(const struct run *run, const struct plan_memory *memory,
     log_info("steps: %lld in %lld epoch%s of %lld", (long long)run->steps.total,
              (long long)run->steps.epochs, run->steps.epochs == 1 ? "" : "s",
              (long long)run->steps.per_epoch);
+    log_info("computing in %s", run->devices.real == DTYPE_BF16 ? "bfloat16, sums in float32"
+                                : run->devices.real == DTYPE_F16 ? "float16, sums in float32"
+                                                                 : "float32");
     plan_memory_print(memory);
     if (run->config.training.use_amp && run->devices.real == DTYPE_F32)
         log_notice("use_amp: computing in float32; CPU workers need instructions for bfloat16, and "
