@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/bus_error.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/status.h"
@@ -318,6 +319,7 @@ int main(int argc, char **argv)
     bool reader_is_gone = false;
 
     log_set_stream(stderr);
+    bus_error_handle();
     const enum status status = run(argc, argv, &reader_is_gone);
     if (status == ERR_CANCELED)
         return 128 + stop_signal;

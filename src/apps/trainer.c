@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "base/bus_error.h"
 #include "base/log.h"
 #include "train/run.h"
 
@@ -78,6 +79,7 @@ int main(int argc, char **argv)
 
     /* Progress may go to a program that has ended; the run goes on all the same. */
     signal(SIGPIPE, SIG_IGN);
+    bus_error_handle();
     const enum status status = run(argc, argv, &stopped_by, &passed);
     if (status != OK)
         log_error(program, status_message());

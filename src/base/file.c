@@ -13,6 +13,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/bus_error.h"
+
 /* A name that can't be is the user's to mend; a disk that fails is not. */
 static enum status status_of_name(int error)
 {
@@ -261,6 +263,8 @@ enum status mapped_file_open(struct mapped_file *file, const char *path)
             status = fail_errno(ERR_IO, "%s: cannot map %jd bytes", path, (intmax_t)info.st_size);
         else
             *file = (struct mapped_file){data, (size_t)info.st_size};
+        if (file->data)
+            bus_error_watch(file->data, file->size, path);
     }
     close(fd);
     return status;
@@ -268,8 +272,10 @@ enum status mapped_file_open(struct mapped_file *file, const char *path)
 
 void mapped_file_close(struct mapped_file *file)
 {
-    if (file->data)
+    if (file->data) {
+        bus_error_forget(file->data);
         munmap((void *)file->data, file->size);
+    }
     *file = (struct mapped_file){0};
 }
 

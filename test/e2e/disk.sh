@@ -180,6 +180,23 @@ one_run_at_a_time() {
     expect_exit 0 "done" -- trainer c.ini --set training.num_epochs=1
 }
 
+# Another program writes to the token file while it is mapped.
+cut_short() {
+    local status=0
+
+    epochs num_epochs=2000
+    in_background trainer c.ini --set checkpoint.save_minutes=0.001
+    wait_until test -e checkpoints/last_checkpoint.safetensors
+    cp tokens.safetensors whole
+    truncate -s 100 tokens.safetensors
+    wait "$pid" || status=$?
+    check_equal "the exit code" $status 1
+    check_equal "the message" "$(cat "$work/stderr")" \
+        "trainer: tokens.safetensors: was cut short while it was in use, or its disk failed: bring it back as it was"
+    cp whole tokens.safetensors
+    expect_exit 0 "resuming" -- trainer c.ini --resume auto --set training.num_epochs=3
+}
+
 shim_disk
 run_case too_small
 run_case large_enough
@@ -197,4 +214,5 @@ run_case fails_at_signal
 run_case last_is_tried_again
 run_case best_is_tried_again
 run_case one_run_at_a_time
+run_case cut_short
 finish
