@@ -10,11 +10,11 @@
  * compared with the rate at which all threads together read memory. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "base/rng.h"
-#include "device/cpu.h"
+#include "base/team.h"
+#include "gpu/bench.h"
 #include "model/model.h"
 #include "ops_ceilings.h"
 #include "train/run.h"
@@ -47,15 +47,8 @@ struct bench {
     struct ceilings ceilings;
     int32_t *ids;               /* the prompt */
     double forward, prompt;     /* seconds, the best of ROUNDS */
-    double *tokens;             /* seconds of each token drawn; sorted in the end */
+    double *tokens;             /* seconds of each token drawn */
 };
-
-static int compare(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
 
 static double smaller(double a, double b)
 {
@@ -117,7 +110,6 @@ static enum status time_generation(struct bench *b)
         TRY_GOTO(status, model_extend(model, &likeliest.id, 1, (int)b->settings.prompt + i), done);
         b->tokens[i] = seconds_now() - start;
     }
-    qsort(b->tokens, (size_t)b->settings.tokens, sizeof *b->tokens, compare);
 done:
     model_destroy(model);
     return status;
@@ -145,12 +137,12 @@ static enum status prepare(struct bench *b, const struct command_line *line)
     for (int64_t i = 0; i < b->settings.prompt; i++)
         b->ids[i] = (int32_t)(rng_philox(1, RNG_TEST, 0, 0, (uint64_t)i).word[0] %
                               (uint32_t)m->vocab_size);
-    const bool bf16 = b->run.config.training.use_amp && cpu_has_bf16() &&
-                      strcmp(b->run.config.training.amp_dtype, "bfloat16") == 0;
-    return cpu_device_create(&b->dev, 0, threads, bf16 ? DTYPE_BF16 : DTYPE_F32);
+    TRY(plan_devices(&b->run.devices, &b->run.config));
+    b->run.devices.threads = threads;
+    return plan_open_device(&b->dev, &b->run.devices, 0);
 }
 
-static void report(const struct bench *b)
+static void report(struct bench *b)
 {
     const struct model_config *m = &b->model;
     const double size = (double)dtype_size(b->dev->real), prompt = (double)b->settings.prompt;
@@ -158,7 +150,7 @@ static void report(const struct bench *b)
     const double weights = (m->depth * (4.0 * m->dim * m->dim + 2.0 * m->dim * m->mlp_dim) +
                             (double)m->vocab_size * m->dim) * size;
     const double cache = 2.0 * m->depth * m->dim * context * size;
-    const double median = b->tokens[b->settings.tokens / 2], fastest = b->tokens[0];
+    const double median = median_of(b->tokens, (int)b->settings.tokens), fastest = b->tokens[0];
     const double traffic = weights + cache, read = b->ceilings.memory.read;
     const double flop = forward_flop(m, prompt);
 

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/rng.h"
+#include "gpu/bench.h"
 #include "kernels/ops.h"
 #include "train/run.h"
 
@@ -153,13 +154,6 @@ static enum status prepare(struct bench *bench, const struct command_line *line,
     return run->ranks && bench->seconds ? OK : fail(ERR_NOMEM, "no memory for the bench");
 }
 
-static int compare(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
 static void report(struct bench *bench, const struct plan_memory *memory, double before)
 {
     const struct model_config *m = &bench->run.model;
@@ -167,8 +161,7 @@ static void report(struct bench *bench, const struct plan_memory *memory, double
     const double tokens = (double)bench->run.batch.global_batch * m->max_seq_len;
     double known = 0;
 
-    qsort(bench->seconds, (size_t)n, sizeof *bench->seconds, compare);
-    const double median = bench->seconds[n / 2];
+    const double median = median_of(bench->seconds, (int)n);
     const double plan = (double)plan_memory_total(memory, bench->run.devices.n_workers);
     printf("model %d/%d/%d/%d, vocabulary %d, %lld windows of %d tokens; %d x %s\n", m->dim,
            m->depth, m->heads, m->mlp_dim, m->vocab_size,

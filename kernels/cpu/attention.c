@@ -131,11 +131,8 @@ static enum status attention_forward(struct device *dev, const struct tensor *ou
                                      const struct tensor *lse, const struct tensor *qkv,
                                      const struct dropout *dropout)
 {
-    struct attention a = attention_of(dev, qkv);
+    struct attention a = attention_forward_of(dev, out, lse, qkv, dropout);
 
-    a.out = out->data;
-    a.lse = lse->data;
-    a.dropout = dropout;
     cpu_run(dev, (int)(a.batch * a.heads), forward_task, &a);
     return OK;
 }
@@ -232,13 +229,8 @@ static enum status attention_backward(struct device *dev, const struct tensor *d
                                       const struct tensor *lse, const struct tensor *qkv,
                                       const struct dropout *dropout)
 {
-    struct attention a = attention_of(dev, qkv);
+    struct attention a = attention_backward_of(dev, dqkv, dout, out, lse, qkv, dropout);
 
-    a.dqkv = dqkv->data;
-    a.dout = dout->data;
-    a.saved_out = out->data;
-    a.saved_lse = lse->data;
-    a.dropout = dropout;
     cpu_run(dev, (int)(a.batch * a.heads), backward_task, &a);
     return OK;
 }

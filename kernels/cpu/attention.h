@@ -20,6 +20,34 @@ static inline struct attention attention_of(struct device *dev, const struct ten
                               .heads = qkv->shape[2] / 3, .size = qkv->shape[3], .dev = dev};
 }
 
+static inline struct attention attention_forward_of(struct device *dev, const struct tensor *out,
+                                                    const struct tensor *lse,
+                                                    const struct tensor *qkv,
+                                                    const struct dropout *dropout)
+{
+    struct attention a = attention_of(dev, qkv);
+
+    a.out = out->data;
+    a.lse = lse->data;
+    a.dropout = dropout;
+    return a;
+}
+
+static inline struct attention
+attention_backward_of(struct device *dev, const struct tensor *dqkv, const struct tensor *dout,
+                      const struct tensor *out, const struct tensor *lse, const struct tensor *qkv,
+                      const struct dropout *dropout)
+{
+    struct attention a = attention_of(dev, qkv);
+
+    a.dqkv = dqkv->data;
+    a.dout = dout->data;
+    a.saved_out = out->data;
+    a.saved_lse = lse->data;
+    a.dropout = dropout;
+    return a;
+}
+
 /* Of the scores. */
 static inline calc scale_of(int64_t size)
 {

@@ -60,16 +60,14 @@ static void multiply_columns(float *c, int64_t ldc, struct left a, const unit *b
     const int height = vectors > 2 ? 4 : 8;
     int64_t done = 0;
 
-    for (; done < rows; done += height, c += height * ldc, a.at += height * a.row_stride) {
-        if (rows - done < height)
-            break;
+    for (; done + height <= rows;
+         done += height, c += height * ldc, a.at += height * a.row_stride)
         switch (vectors) {
         case 4: multiply_block(c, ldc, &a, b, ldb, steps, add, 4, 4); break;
         case 3: multiply_block(c, ldc, &a, b, ldb, steps, add, 4, 3); break;
         case 2: multiply_block(c, ldc, &a, b, ldb, steps, add, 8, 2); break;
         default: multiply_block(c, ldc, &a, b, ldb, steps, add, 8, 1); break;
         }
-    }
     for (; done < rows; done++, c += ldc, a.at += a.row_stride)
         for (int v = 0; v < vectors; v++)
             multiply_block(c + v * LANES, ldc, &a, b + v * LANES, ldb, steps, add, 1, 1);
@@ -270,13 +268,10 @@ static enum status attention_forward(struct device *dev, const struct tensor *ou
                                      const struct tensor *lse, const struct tensor *qkv,
                                      const struct dropout *dropout)
 {
-    struct attention a = attention_of(dev, qkv);
+    struct attention a = attention_forward_of(dev, out, lse, qkv, dropout);
 
     if (a.size % STEP)
         return others.attention_forward(dev, out, lse, qkv, dropout);
-    a.out = out->data;
-    a.lse = lse->data;
-    a.dropout = dropout;
     cpu_run(dev, (int)(a.batch * a.heads), forward_task, &a);
     return OK;
 }
@@ -413,15 +408,10 @@ static enum status attention_backward(struct device *dev, const struct tensor *d
                                       const struct tensor *lse, const struct tensor *qkv,
                                       const struct dropout *dropout)
 {
-    struct attention a = attention_of(dev, qkv);
+    struct attention a = attention_backward_of(dev, dqkv, dout, out, lse, qkv, dropout);
 
     if (a.size % STEP)
         return others.attention_backward(dev, dqkv, dout, out, lse, qkv, dropout);
-    a.dqkv = dqkv->data;
-    a.dout = dout->data;
-    a.saved_out = out->data;
-    a.saved_lse = lse->data;
-    a.dropout = dropout;
     cpu_run(dev, (int)(a.batch * a.heads), backward_task, &a);
     return OK;
 }
