@@ -20,7 +20,7 @@
 #include "options/option.h"
 #include "train/checkpoint.h"
 #include "train/plan.h"
-#include "train/saves.h"
+#include "train/save_folder.h"
 
 static const char program[] = "sample";
 

@@ -3,10 +3,7 @@
 #define OCTET_SAVES_H
 
 #include "train/checkpoint.h"
-
-#define SAVE_BEST "best_model.safetensors"
-#define SAVE_FINAL "final_model.safetensors"
-#define SAVE_LAST "last_checkpoint.safetensors"
+#include "train/save_folder.h"
 
 struct saves {
     const char *folder;
@@ -19,17 +16,7 @@ struct saves {
                                  * was tried */
 };
 
-/* How many of a run's files are in its folder already, to stay there or be replaced. */
-struct saves_present {
-    int64_t epochs;
-    bool best, last;
-};
-
-/* Of a run that starts at this step. A new one (-1) finds none: what is there is moved aside. */
-enum status saves_find_present(const char *folder, int64_t start_step,
-                               struct saves_present *present);
-
-/* Save under one of the names above. A save that fails leaves the older files whole. */
+/* Save under one of the names in save_folder.h. A save that fails leaves the older files whole. */
 enum status saves_write(struct saves *saves, const char *name, struct checkpoint_content content);
 /* Save checkpoint_epoch_N and remove the oldest beyond keep_last. */
 enum status saves_write_epoch(struct saves *saves, int64_t epoch,
@@ -39,14 +26,5 @@ void saves_report_failure(void);
 /* Is it time for last_checkpoint? Every so many seconds (0: never), and after a save that failed
  * within a minute. */
 bool saves_are_due(const struct saves *saves, double interval);
-
-/* The newest complete checkpoint in this folder, by its step, that has optimizer state or is a finished
- * run's; *path is NULL if the folder has no checkpoints. Damaged files are passed over with a warning;
- * ERR_INVALID if that leaves none. The caller frees *path. */
-enum status saves_find_newest(const char *folder, char **path);
-
-/* What `sample` takes unless told: the best, else the final, else the newest. The caller frees *path,
- * NULL if there is none. */
-enum status saves_find_for_sampling(const char *folder, char **path);
 
 #endif
