@@ -287,7 +287,8 @@ static void check_training(struct oracle *o)
     for (int s = 0; s < o->steps; s++) {
         const double loss = train_batch(o, s), lr = schedule_lr(&o->schedule, s);
         double norm = NAN;
-        CHECK_OK(optimizer_step(&optimizer, s + 1, lr, 1, &norm));
+        CHECK_OK(optimizer_norm(&optimizer, 1, &norm));
+        CHECK_OK(optimizer_update(&optimizer, s + 1, lr, 1));
         CHECK_NEAR(lr, double_at(lrs, s), 1e-12);
         CHECK_NEAR(loss, double_at(losses, s), LOSS_TOLERANCE);
         CHECK_NEAR(norm / double_at(norms, s), 1, NORM_TOLERANCE);
@@ -309,7 +310,8 @@ static void check_rounded_losses(struct oracle *o)
     for (int s = 0; s < o->steps; s++) {
         const double ratio = train_batch(o, s) / double_at(losses, s);
         double norm = NAN;
-        CHECK_OK(optimizer_step(&optimizer, s + 1, schedule_lr(&o->schedule, s), 1, &norm));
+        CHECK_OK(optimizer_norm(&optimizer, 1, &norm));
+        CHECK_OK(optimizer_update(&optimizer, s + 1, schedule_lr(&o->schedule, s), 1));
         CHECK_NEAR(ratio, 1, ROUNDED_LOSS_TOLERANCE);
         worst_rounded_loss = fmax(worst_rounded_loss, fabs(ratio - 1));
     }

@@ -66,7 +66,8 @@ static enum status train_step(struct session *s)
     TRY(device_section_begin(s->dev, 0));
     TRY(model_train(s->model, 1.0 / (double)tokens, NULL));
     TRY(device_section_end(s->dev));
-    TRY(optimizer_step(&s->optimizer, s->step + 1, 1e-4, 1, &grad_norm));
+    TRY(optimizer_norm(&s->optimizer, 1, &grad_norm));
+    TRY(optimizer_update(&s->optimizer, s->step + 1, 1e-4, 1));
     TRY(device_download(s->dev, totals, sums.data, sizeof totals));
     s->step++;
     s->loss = totals[0] / (double)tokens;

@@ -9,6 +9,7 @@ enum status {
     ERR_NOMEM,
     ERR_DEVICE,     /* a device or a kernel on it */
     ERR_COMM,       /* a collective between devices */
+    ERR_DIVERGED,   /* training finds no numbers any longer: all ranks alike */
     ERR_CANCELED,   /* another worker failed first, or the user asked to stop */
 };
 

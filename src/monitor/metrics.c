@@ -171,9 +171,10 @@ void metrics_step(struct append_file *file, const struct monitor_step *step, dou
     const int length = snprintf(
         row, sizeof row,
         "{\"step\":%" PRId64 ",\"epoch\":%" PRId64 ",\"loss\":%s,\"grad_norm\":%s,\"lr\":%s,"
-        "\"tokens\":%" PRId64 ",\"tokens_per_s\":%s}\n",
+        "\"tokens\":%" PRId64 ",\"tokens_per_s\":%s%s}\n",
         step->step, step->epoch, number(step->loss).text, number(step->grad_norm).text,
-        number(step->lr).text, step->tokens_total, number(tokens_per_s).text);
+        number(step->lr).text, step->tokens_total, number(tokens_per_s).text,
+        step->is_skipped ? ",\"skipped\":true" : "");
 
     append_file_write(file, row, (size_t)length);
 }

@@ -28,6 +28,7 @@ struct monitor_step {
     int64_t tokens;             /* of this step, all devices */
     int64_t tokens_total;       /* of the whole run so far, also before a resume */
     double seconds;             /* of this step */
+    bool is_skipped;            /* it changed no weights */
 };
 
 struct monitor_evaluation {

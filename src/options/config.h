@@ -22,6 +22,10 @@ struct config {
         double learning_rate, weight_decay;
         int64_t warmup_steps;
         double max_grad_norm;       /* 0: no clipping */
+        int64_t max_bad_steps;      /* in a row */
+        int64_t max_rollbacks;
+        double spike_sigma;         /* 0: off */
+        int64_t spike_window;       /* steps */
         int64_t gradient_accumulation_steps;
         bool use_amp;
         char amp_dtype[OPTION_STRING_SIZE];     /* bfloat16 | float16 */

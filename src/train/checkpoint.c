@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/pulse.h"
 #include "train/checkpoint_format.h"
 #include "train/plan.h"
@@ -14,6 +15,7 @@
 /* Sums and products of counts from a file, of which the steps left of a run are made, stay far from
  * overflow; as do those of epochs and global batches, which are kept within INT32_MAX. */
 static const int64_t MAX_COUNT = (int64_t)1 << 53;
+enum { MAX_HEALTH = 4096 };     /* bytes of JSON */
 
 static enum status metadata_text(const struct checkpoint *c, const char *key, const char **text)
 {
@@ -52,6 +54,40 @@ static enum status metadata_number(const struct checkpoint *c, const char *key, 
     return OK;
 }
 
+/* Checkpoints of earlier versions have none: every step was an update then. */
+static enum status read_health(const struct checkpoint *c, int64_t step, struct health *h)
+{
+    const char *text = safetensors_metadata(&c->file, KEY_HEALTH);
+    json_int_t updates, skipped, bad_in_row, rollbacks, from, to, n_losses;
+    json_t *object;
+
+    *h = (struct health){.updates = step, .barred_to = -1};
+    if (!text)
+        return OK;
+    TRY(json_parse(&object, text, strlen(text), MAX_HEALTH, c->path));
+    const int result = json_unpack(
+        object, "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:F, s:F}", "updates", &updates, "skipped",
+        &skipped, "bad_in_row", &bad_in_row, "rollbacks", &rollbacks, "barred_from", &from,
+        "barred_to", &to, "n_losses", &n_losses, "loss_mean", &h->loss_mean, "loss_variance",
+        &h->loss_variance);
+    json_decref(object);
+    const bool counts = result == 0 && updates >= 0 && updates <= MAX_COUNT && skipped >= 0 &&
+                        skipped <= MAX_COUNT && bad_in_row >= 0 && bad_in_row <= skipped &&
+                        rollbacks >= 0 && rollbacks <= MAX_COUNT && n_losses >= 0 &&
+                        n_losses <= MAX_COUNT;
+    if (!counts || !isfinite(h->loss_mean) || !(h->loss_variance >= 0))
+        return fail(ERR_INVALID, "%s: damaged: metadata \"%s\" is \"%.80s\"", c->path, KEY_HEALTH,
+                    text);
+    h->updates = updates;
+    h->skipped = skipped;
+    h->bad_in_row = bad_in_row;
+    h->rollbacks = rollbacks;
+    h->barred_from = from;
+    h->barred_to = to;
+    h->n_losses = n_losses;
+    return OK;
+}
+
 static enum status read_progress(struct checkpoint *c)
 {
     struct progress_state *p = &c->progress;
@@ -68,6 +104,7 @@ static enum status read_progress(struct checkpoint *c)
     TRY(metadata_count(c, KEY_SCALE_STEPS, MAX_COUNT, &p->scale_steps));
     TRY(metadata_count(c, KEY_FINISHED, 1, &finished));
     TRY(metadata_number(c, KEY_BEST_LOSS, &p->best_loss));
+    TRY(read_health(c, p->step, &p->health));
     TRY(metadata_text(c, KEY_DATASET_DIGEST, &digest));
     if (!isfinite(p->loss_scale))
         return fail(ERR_INVALID, "%s: damaged: metadata \"%s\" is not finite", c->path,

@@ -9,6 +9,7 @@
 #include "data/tokenizer.h"
 #include "model/model.h"
 #include "options/config.h"
+#include "train/health.h"
 #include "train/optimizer.h"
 
 /* Where a run stands between two steps. */
@@ -23,6 +24,7 @@ struct progress_state {
     int64_t scale_steps;        /* float16: steps since it was changed */
     double best_loss;           /* lowest validation loss so far; infinity before the first */
     bool finished;              /* the final model, its evaluation done */
+    struct health health;
 };
 
 struct checkpoint {

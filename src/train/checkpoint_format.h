@@ -17,6 +17,7 @@
 #define KEY_SCALE_STEPS "scale_steps"
 #define KEY_FINISHED "finished"
 #define KEY_BEST_LOSS "best_loss"
+#define KEY_HEALTH "health"
 #define KEY_DATASET_DIGEST "dataset_digest"
 
 #define MOMENT_M "adam.m."

@@ -1,4 +1,5 @@
 /* checkpoint_save.c - writing a checkpoint. */
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,25 @@ static enum status add_number(struct safetensors_writer *w, const char *key, dou
     return add_text(w, key, text);
 }
 
+/* One JSON object: its names are those of the struct. */
+static enum status add_health(struct safetensors_writer *w, const struct health *h)
+{
+    json_t *object = json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "updates", (json_int_t)h->updates,
+        "skipped", (json_int_t)h->skipped, "bad_in_row", (json_int_t)h->bad_in_row, "rollbacks",
+        (json_int_t)h->rollbacks, "barred_from", (json_int_t)h->barred_from, "barred_to",
+        (json_int_t)h->barred_to, "n_losses", (json_int_t)h->n_losses, "loss_mean", h->loss_mean,
+        "loss_variance", h->loss_variance);
+    char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17));
+
+    json_decref(object);
+    if (!text)
+        return fail(ERR_NOMEM, "no memory to save");
+    const enum status status = add_text(w, KEY_HEALTH, text);
+    free(text);
+    return status;
+}
+
 static enum status add_metadata(struct safetensors_writer *w, const struct checkpoint_content *c)
 {
     char *config = NULL, *tokenizer = NULL;
@@ -48,6 +68,7 @@ static enum status add_metadata(struct safetensors_writer *w, const struct check
     TRY_GOTO(status, add_number(w, KEY_LOSS_SCALE, c->progress.loss_scale), done);
     TRY_GOTO(status, add_count(w, KEY_SCALE_STEPS, c->progress.scale_steps), done);
     TRY_GOTO(status, add_number(w, KEY_BEST_LOSS, c->progress.best_loss), done);
+    TRY_GOTO(status, add_health(w, &c->progress.health), done);
     status = add_text(w, KEY_DATASET_DIGEST, c->dataset_digest);
 done:
     free(config);

@@ -35,6 +35,11 @@ enum status optimizer_create(struct optimizer *o, struct device *dev, struct mod
     return OK;
 }
 
+enum status optimizer_reset(struct optimizer *o)
+{
+    return device_zero(o->dev, o->memory, o->memory_size);
+}
+
 void optimizer_free(struct optimizer *o)
 {
     if (!o->dev)
@@ -43,8 +48,18 @@ void optimizer_free(struct optimizer *o)
     *o = (struct optimizer){0};
 }
 
-enum status optimizer_step(struct optimizer *o, int64_t step, double lr, double loss_scale,
-                           double *grad_norm)
+enum status optimizer_norm(struct optimizer *o, double loss_scale, double *grad_norm)
+{
+    const struct tensor grads = model_gradients(o->model);
+    double squares;
+
+    RUN_OP(OPS_OPTIMIZER, o->dev, sum_of_squares, &o->squares, &grads);
+    TRY(device_download(o->dev, &squares, o->squares.data, sizeof squares));
+    *grad_norm = sqrt(squares) / loss_scale;
+    return OK;
+}
+
+enum status optimizer_update(struct optimizer *o, int64_t update, double lr, double loss_scale)
 {
     const struct tensor weights = model_weights(o->model), grads = model_gradients(o->model);
     const struct tensor copy = model_compute_copy(o->model);
@@ -55,16 +70,12 @@ enum status optimizer_step(struct optimizer *o, int64_t step, double lr, double 
         .epsilon = o->config.epsilon,
         .weight_decay = o->config.weight_decay,
         .decay_count = model_param_table(o->model)->decay_count,
-        .step = step,
+        .step = update,
         .loss_scale = loss_scale,
         .max_norm = o->config.max_grad_norm,
     };
-    double squares;
 
-    RUN_OP(OPS_OPTIMIZER, o->dev, sum_of_squares, &o->squares, &grads);
     RUN_OP(OPS_OPTIMIZER, o->dev, adamw, &weights, &o->m, &o->v, &grads, &copy, &o->squares,
            &adamw);
-    TRY(device_download(o->dev, &squares, o->squares.data, sizeof squares));
-    *grad_norm = sqrt(squares) / loss_scale;
     return OK;
 }

@@ -26,13 +26,17 @@ size_t optimizer_memory_plan(int64_t flat_count, enum dtype master);
 /* Moments start at zero. */
 enum status optimizer_create(struct optimizer *optimizer, struct device *dev, struct model *model,
                              const struct optimizer_config *config);
+/* Moments to zero again. */
+enum status optimizer_reset(struct optimizer *optimizer);
 /* Safe on a zeroed struct. */
 void optimizer_free(struct optimizer *optimizer);
 
-/* Clip the model's gradients, which are `loss_scale` times too large, by their global norm and update
- * its weights. `step` counts from 1; *grad_norm is the norm before clipping, of the true gradients.
- * Where it is not finite, nothing is changed. */
-enum status optimizer_step(struct optimizer *optimizer, int64_t step, double lr, double loss_scale,
-                           double *grad_norm);
+/* The global norm of the model's gradients, which are `loss_scale` times too large, before any
+ * clipping. Waits for the device. */
+enum status optimizer_norm(struct optimizer *optimizer, double loss_scale, double *grad_norm);
+/* Clip the gradients, whose norm was taken, and update the weights: the `update`-th time, from 1.
+ * Where the norm is not finite, nothing is changed. */
+enum status optimizer_update(struct optimizer *optimizer, int64_t update, double lr,
+                             double loss_scale);
 
 #endif

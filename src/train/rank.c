@@ -15,14 +15,15 @@ static enum status create_comm(struct rank *rank)
     return comm_local_create(&rank->comm, run->group, rank->worker->rank, rank->dev);
 }
 
-static enum status load_state(struct rank *rank)
+enum status rank_load_start(struct rank *rank)
 {
-    struct run *run = rank->run;
+    const struct run *run = rank->run;
 
     if (run->resume.path) {
         TRY(checkpoint_load_weights(&run->resume, rank->model));
         return checkpoint_load_optimizer(&run->resume, &rank->optimizer);
     }
+    TRY(optimizer_reset(&rank->optimizer));
     if (run->init_path)
         return weights_load(run->init_path, rank->model);
     return model_init(rank->model, (uint64_t)run->config.run.seed);
@@ -55,7 +56,7 @@ enum status rank_create(struct rank *rank, struct run *run, struct worker *worke
                              run->data.tokenizer.vocab_size));
     }
     TRY(rank_rehearse(rank));
-    TRY(load_state(rank));
+    TRY(rank_load_start(rank));
     rank->is_whole = true;
     return OK;
 }

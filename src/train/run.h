@@ -23,6 +23,7 @@ struct run {
     struct dataset data;
     struct model_config model;
     struct checkpoint resume;           /* path NULL for a new run */
+    struct checkpoint earlier;          /* that the ranks go back to; else path NULL */
     struct plan_devices devices;
     struct plan_batch batch;
     struct plan_steps steps;
@@ -36,6 +37,12 @@ struct run {
     struct rank *ranks;                 /* one for each worker; freed when all threads have ended */
     int locks[2];                       /* of save_dir and log_dir; -1: none */
     int stopped_by;                     /* the signal, 0 if the run went to its end */
+};
+
+/* What one rank found when a bad step was looked into. */
+struct suspect {
+    int micro;                          /* its worst micro-batch, alone: */
+    double loss, grad_norm;
 };
 
 /* One worker's own things, living on its thread. */
@@ -53,6 +60,7 @@ struct rank {
     int64_t evaluated_step;             /* the step of the last evaluation, -1 before the first */
     bool rehearsing;                    /* no collectives */
     bool is_whole;                      /* weights and moments are those of progress.step */
+    struct suspect suspect;             /* read by rank 0 */
     enum status status;                 /* of the whole life of the worker, */
     _Atomic bool is_over;               /* once this is set */
 };
@@ -64,8 +72,24 @@ void rank_free(struct rank *rank);
  * allocated, all kernels are loaded and all sections recorded before the first collective. (With
  * several GPUs in one process, doing any of it beside a collective can deadlock.) All ranks together. */
 enum status rank_rehearse(struct rank *rank);
-/* One optimizer step on the next global batch; *record says what happened (time left out). */
+/* Weights and moments as the run starts with. */
+enum status rank_load_start(struct rank *rank);
+/* One optimizer step on the next global batch; *record says what happened (time left out). A bad
+ * step (health.h) changes no weights. */
 enum status rank_step(struct rank *rank, struct monitor_step *record);
+/* All ranks together, before a bad step is counted: rank 0 logs which rank and which windows it comes
+ * from. Gradients and sums are lost. */
+enum status rank_report_bad_step(struct rank *rank, enum step_verdict verdict, double loss,
+                                 double grad_norm);
+/* All ranks together, between two steps: back to the newest weights that were saved, or to those of the
+ * start; the steps, their data and the schedule go on. ERR_DIVERGED when that was tried
+ * max_rollbacks times. */
+enum status rank_go_back(struct rank *rank);
+static inline struct spike_limits run_spike_limits(const struct run *run)
+{
+    return (struct spike_limits){run->config.training.spike_sigma,
+                                 run->config.training.spike_window};
+}
 /* Validation loss over all workers; rank 0 reports it and saves best_model. *stopped: a signal came
  * in between, and nothing was reported. */
 enum status rank_evaluate(struct rank *rank, bool *stopped);

@@ -170,6 +170,7 @@ enum status saves_find_present(const char *folder, int64_t start_step,
 }
 
 struct newest {
+    const struct saves_range *range;    /* NULL: of any step */
     char *path;                 /* of the newest that a run can go on from, or that is complete */
     int64_t step, epoch;
     bool finished, is_last;
@@ -184,6 +185,12 @@ static bool is_newer(const struct newest *a, const struct newest *b)
     if (a->finished != b->finished)
         return a->finished;
     return a->epoch != b->epoch ? a->epoch > b->epoch : a->is_last;
+}
+
+static bool is_in_range(const struct saves_range *range, const struct progress_state *progress)
+{
+    return progress->step <= range->latest && progress->health.bad_in_row == 0 &&
+           (progress->step < range->barred_from || progress->step > range->barred_to);
 }
 
 static enum status find_newest(void *context, const char *folder, const char *name)
@@ -201,9 +208,10 @@ static enum status find_newest(void *context, const char *folder, const char *na
         return OK;
     }
     const struct progress_state progress = checkpoint.progress;
-    const bool fits = checkpoint.has_optimizer || progress.finished;
-    const struct newest found = {path, progress.step, progress.epoch, progress.finished,
-                                 strcmp(name, SAVE_LAST) == 0, newest->n_seen};
+    const bool fits = (checkpoint.has_optimizer || progress.finished) &&
+                      (!newest->range || is_in_range(newest->range, &progress));
+    const struct newest found = {newest->range, path, progress.step, progress.epoch,
+                                 progress.finished, strcmp(name, SAVE_LAST) == 0, newest->n_seen};
     checkpoint_close(&checkpoint);
     if (!fits || !is_newer(&found, newest)) {
         free(path);
@@ -212,6 +220,15 @@ static enum status find_newest(void *context, const char *folder, const char *na
     free(newest->path);
     *newest = found;
     return OK;
+}
+
+enum status saves_find_good(const char *folder, const struct saves_range *range, char **path)
+{
+    struct newest newest = {.range = range};
+    const enum status status = saves_each(folder, find_newest, &newest);
+
+    *path = newest.path;
+    return status;
 }
 
 enum status saves_find_newest(const char *folder, char **path)

@@ -45,6 +45,14 @@ enum status saves_find_present(const char *folder, int64_t start_step,
  * ERR_INVALID if that leaves none. The caller frees *path. */
 enum status saves_find_newest(const char *folder, char **path);
 
+/* The newest of these steps that was not saved behind a bad step (health.h); to find none is no
+ * error. */
+struct saves_range {
+    int64_t latest;
+    int64_t barred_from, barred_to;
+};
+enum status saves_find_good(const char *folder, const struct saves_range *range, char **path);
+
 /* What `sample` takes unless told: the best, else the final, else the newest. The caller frees *path,
  * NULL if there is none. */
 enum status saves_find_for_sampling(const char *folder, char **path);

@@ -149,7 +149,8 @@ enum status run_plan_steps(struct run *run)
 {
     const struct config *config = &run->config;
 
-    run->start = (struct progress_state){.best_loss = INFINITY, .loss_scale = FIRST_LOSS_SCALE};
+    run->start = (struct progress_state){.best_loss = INFINITY, .loss_scale = FIRST_LOSS_SCALE,
+                                          .health = {.barred_to = -1}};
     if (run->resume.path)
         run->start = run->resume.progress;
     /* A checkpoint of another number format brings no scale for this one. */

@@ -5,22 +5,53 @@
 #include "data/sample_order.h"
 #include "train/fault.h"
 #include "train/run.h"
+#include "train/step.h"
 #include "train/watchdog.h"
 
-/* Fill ids and targets with windows first .. first + micro_batch - 1 of this epoch's order. */
-static void load_windows(struct rank *rank, int64_t first)
+int64_t step_window(const struct rank *rank, int64_t in_batch)
+{
+    const struct run *run = rank->run;
+    const int64_t place = rank->progress.position + in_batch;
+
+    return !run->config.data.shuffle ? place
+           : sample_order((uint64_t)run->config.run.seed, (uint32_t)rank->progress.epoch, place,
+                          run->steps.windows);
+}
+
+int64_t step_first_window(const struct rank *rank, int micro)
+{
+    const struct plan_batch *plan = &rank->run->batch;
+    const int64_t part = (int64_t)plan->micro_batch * plan->accumulation;
+
+    return rank->worker->rank * part + (int64_t)micro * plan->micro_batch;
+}
+
+enum status step_load(struct rank *rank, int micro)
 {
     const struct run *run = rank->run;
     const int length = run->model.max_seq_len;
+    const int64_t first = step_first_window(rank, micro);
+    const struct model_batch batch = {rank->ids, rank->targets, run->batch.micro_batch, length};
+    const struct model_step step = {(uint64_t)run->config.run.seed, (uint32_t)rank->progress.step,
+                                    first};
 
-    for (int i = 0; i < run->batch.micro_batch; i++) {
-        int64_t window = first + i;
-        if (run->config.data.shuffle)
-            window = sample_order((uint64_t)run->config.run.seed, (uint32_t)rank->progress.epoch,
-                                  window, run->steps.windows);
-        dataset_window(&run->data, SPLIT_TRAIN, window, length, rank->ids + (int64_t)i * length,
-                       rank->targets + (int64_t)i * length);
-    }
+    pulse_beat();
+    for (int64_t i = 0; i < run->batch.micro_batch; i++)
+        dataset_window(&run->data, SPLIT_TRAIN, step_window(rank, first + i), length,
+                       rank->ids + i * length, rank->targets + i * length);
+    return model_load(rank->model, &batch, &step);
+}
+
+enum status step_fault(struct rank *rank)
+{
+    const struct tensor gradients = model_gradients(rank->model);
+    const int64_t first_of_vectors = model_param_table(rank->model)->decay_count;
+    const float nan = NAN;
+
+    if (rank->rehearsing || !fault_in_gradient(rank->worker->rank, rank->progress.step))
+        return OK;
+    /* One that is summed over the ranks only when the backward pass is over. */
+    return device_upload(rank->dev, (float *)gradients.data + first_of_vectors, &nan, sizeof nan);
 }
 
 /* The sections of a step (device.h): a micro-batch whose gradients are not summed over the ranks yet;
@@ -93,31 +124,28 @@ static enum status train_micro_batch(struct rank *rank, double loss_scale, bool 
     return section_end(rank);
 }
 
+double step_loss_scale(const struct rank *rank)
+{
+    return rank->progress.loss_scale /
+           (double)(rank->run->batch.global_batch * rank->run->model.max_seq_len);
+}
+
 /* This rank's part of the global batch, micro-batch by micro-batch from `first` on, and the sums over the
  * ranks. */
 static enum status accumulate(struct rank *rank, int first)
 {
-    const struct run *run = rank->run;
-    const struct plan_batch *plan = &run->batch;
-    const int64_t part = (int64_t)plan->micro_batch * plan->accumulation;
-    const double tokens = (double)(plan->global_batch * run->model.max_seq_len);
-    const struct model_batch batch = {rank->ids, rank->targets, plan->micro_batch,
-                                      run->model.max_seq_len};
+    const int n_micros = rank->run->batch.accumulation;
 
     TRY(model_begin(rank->model));
-    for (int micro = first; micro < plan->accumulation; micro++) {
-        const int64_t in_batch = rank->worker->rank * part + (int64_t)micro * plan->micro_batch;
-        const struct model_step step = {(uint64_t)run->config.run.seed,
-                                        (uint32_t)rank->progress.step, in_batch};
-        pulse_beat();
-        load_windows(rank, rank->progress.position + in_batch);
-        TRY(model_load(rank->model, &batch, &step));
-        const enum status status = train_micro_batch(rank, rank->progress.loss_scale / tokens,
-                                                     micro + 1 == plan->accumulation);
+    for (int micro = first; micro < n_micros; micro++) {
+        TRY(step_load(rank, micro));
+        const enum status status = train_micro_batch(rank, step_loss_scale(rank),
+                                                     micro + 1 == n_micros);
         if (status != OK) {
             (void)device_sections_forget(rank->dev);
             return status;
         }
+        TRY(step_fault(rank));
     }
     return rank->rehearsing || rank->worker->size == 1 ? OK : reduce_rest(rank);
 }
@@ -151,7 +179,8 @@ static enum status rehearse_rest(struct rank *rank)
 
     TRY(model_evaluate_batch(rank->model, &batch));
     TRY(model_begin(rank->model));
-    TRY(optimizer_step(&rank->optimizer, 1, 0, rank->progress.loss_scale, &norm));
+    TRY(optimizer_norm(&rank->optimizer, rank->progress.loss_scale, &norm));
+    TRY(optimizer_update(&rank->optimizer, 1, 0, rank->progress.loss_scale));
     if (rank->generator) {
         TRY(generator_append(rank->generator, &id, 1));
         TRY(generator_next(rank->generator, &likeliest, &id));
@@ -190,23 +219,40 @@ static enum status record_again(struct rank *rank)
  * over the update; a long time without one doubles it. */
 enum { SCALE_GROWTH_STEPS = 2000 };
 
-static enum status adapt_loss_scale(struct rank *rank, double grad_norm)
+static void adapt_loss_scale(struct progress_state *progress, enum step_verdict verdict)
 {
-    struct progress_state *progress = &rank->progress;
-
-    if (!isfinite(grad_norm) && (rank->dev->real != DTYPE_F16 || progress->loss_scale <= 1))
-        return fail(ERR_DEVICE, "step %lld: the gradient norm is %g; the weights were left as they "
-                    "are (a lower learning_rate or max_grad_norm may help)",
-                    (long long)progress->step + 1, grad_norm);
-    if (rank->dev->real != DTYPE_F16)
-        return OK;
-    if (!isfinite(grad_norm)) {
+    if (verdict == STEP_OVERFLOW) {
         progress->loss_scale /= 2;
         progress->scale_steps = 0;
-    } else if (++progress->scale_steps == SCALE_GROWTH_STEPS) {
+    } else if (verdict == STEP_GOOD && ++progress->scale_steps == SCALE_GROWTH_STEPS) {
         progress->loss_scale *= 2;
         progress->scale_steps = 0;
     }
+}
+
+/* Whether this step may change the weights: the same on all ranks, whatever one alone may have seen. */
+static enum status judge(struct rank *rank, double loss, double grad_norm, enum step_verdict *verdict)
+{
+    const struct progress_state *progress = &rank->progress;
+    const struct spike_limits limits = run_spike_limits(rank->run);
+    const bool may_overflow = rank->dev->real == DTYPE_F16 && progress->loss_scale > 1;
+    double agreed = health_judge(&progress->health, &limits, loss, grad_norm, may_overflow);
+
+    TRY(world_agree(rank->worker, &agreed));
+    *verdict = (enum step_verdict)agreed;
+    return *verdict < STEP_SPIKE ? OK : rank_report_bad_step(rank, *verdict, loss, grad_norm);
+}
+
+static enum status update(struct rank *rank)
+{
+    const struct progress_state *progress = &rank->progress;
+    const double lr = schedule_lr(&rank->run->schedule, progress->step);
+
+    rank->is_whole = false;
+    TRY(fault_here(rank->worker->rank, "update", progress->step));
+    TRY(optimizer_update(&rank->optimizer, progress->health.updates + 1, lr,
+                         progress->loss_scale));
+    rank->is_whole = true;
     return OK;
 }
 
@@ -216,32 +262,36 @@ enum status rank_step(struct rank *rank, struct monitor_step *record)
     struct progress_state *progress = &rank->progress;
     const int64_t tokens = run->batch.global_batch * run->model.max_seq_len;
     const struct tensor sums = model_sums(rank->model);
-    const double lr = schedule_lr(&run->schedule, progress->step);
+    const struct spike_limits limits = run_spike_limits(run);
     const double scale = progress->loss_scale;
     double totals[2], grad_norm;
+    enum step_verdict verdict;
 
     (void)pulse_phase(PHASE_STEP);
     TRY(fault_here(rank->worker->rank, "forward", progress->step));
     TRY(accumulate(rank, 0));
-    rank->is_whole = false;
-    TRY(fault_here(rank->worker->rank, "update", progress->step));
-    TRY(optimizer_step(&rank->optimizer, progress->step + 1, lr, scale, &grad_norm));
+    TRY(optimizer_norm(&rank->optimizer, scale, &grad_norm));
     TRY(device_download(rank->dev, totals, sums.data, sizeof totals));
-    rank->is_whole = !isfinite(grad_norm);      /* then nothing was updated */
-    TRY(adapt_loss_scale(rank, grad_norm));
+    const double loss = totals[0] / (double)tokens;
+    TRY(judge(rank, loss, grad_norm, &verdict));
+    if (verdict == STEP_GOOD)
+        TRY(update(rank));
+    if (rank->dev->real == DTYPE_F16)
+        adapt_loss_scale(progress, verdict);
+    health_note(&progress->health, &limits, verdict, loss);
 
     progress->step++;
     progress->position += run->batch.global_batch;
     progress->tokens += tokens;
-    rank->is_whole = true;
     *record = (struct monitor_step){
         .step = progress->step,
         .epoch = progress->epoch + 1,
-        .loss = totals[0] / (double)tokens,
+        .loss = loss,
         .grad_norm = grad_norm,
-        .lr = lr,
+        .lr = schedule_lr(&run->schedule, progress->step - 1),
         .tokens = tokens,
         .tokens_total = progress->tokens,
+        .is_skipped = verdict != STEP_GOOD,
     };
     return progress->loss_scale == scale ? OK : record_again(rank);
 }

@@ -64,7 +64,9 @@ static enum status settle(struct rank *rank, int *signal)
     const double interval = 60 * run->config.checkpoint.save_minutes;
     double value = stop_signal();
 
-    if (is_first(rank) && (stop_take_save_request() || saves_are_due(&run->saves, interval)))
+    /* Nobody wants to go back into the middle of a trouble. */
+    if (is_first(rank) && rank->progress.health.bad_in_row == 0 &&
+        (stop_take_save_request() || saves_are_due(&run->saves, interval)))
         value += SAVE_NOW;
     TRY(world_agree(rank->worker, &value));
     *signal = (int)value % SAVE_NOW;
@@ -98,6 +100,8 @@ static enum status train(struct rank *rank, int *signal)
         record.seconds = seconds_now() - start;
         if (is_first(rank))
             monitor_step(run->monitor, &record);
+        if (rank->progress.health.bad_in_row >= run->config.training.max_bad_steps)
+            TRY(rank_go_back(rank));
         TRY(settle(rank, signal));
     }
 }

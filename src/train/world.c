@@ -18,7 +18,8 @@ struct start {
 
 struct world {
     struct barrier *barrier;
-    double agreed[2];           /* in turn, so that one barrier between writes is enough */
+    double *agreed[2];          /* a number of each worker; in turn, so that one barrier between
+                                 * writes is enough */
     int n_workers, n_started;
     struct start *starts;       /* one for each worker */
     pthread_mutex_t lock;       /* of all below, but not of the pulses */
@@ -36,7 +37,7 @@ static void world_fail(struct world *world, int rank, enum status status)
     pthread_mutex_lock(&world->lock);
     if (world->status == OK) {
         world->status = status;
-        world->failed_rank = rank;
+        world->failed_rank = status == ERR_DIVERGED ? -1 : rank;
         snprintf(world->message, sizeof world->message, "%s", status_message());
     }
     pthread_mutex_unlock(&world->lock);
@@ -66,6 +67,8 @@ static void world_destroy(struct world *world)
 {
     pthread_cond_destroy(&world->changed);
     pthread_mutex_destroy(&world->lock);
+    free(world->agreed[0]);
+    free(world->agreed[1]);
     free(world->watched);
     free(world->starts);
     free(world);
@@ -88,7 +91,9 @@ static enum status world_create(struct world **out, int n_workers, struct barrie
     pthread_condattr_destroy(&attributes);
     world->starts = calloc((size_t)n_workers, sizeof *world->starts);
     world->watched = calloc((size_t)n_workers, sizeof *world->watched);
-    if (!world->starts || !world->watched) {
+    for (int i = 0; i < 2; i++)
+        world->agreed[i] = calloc((size_t)n_workers, sizeof *world->agreed[i]);
+    if (!world->starts || !world->watched || !world->agreed[0] || !world->agreed[1]) {
         world_destroy(world);
         return fail(ERR_NOMEM, "no memory for %d workers", n_workers);
     }
@@ -243,11 +248,12 @@ bool world_failed(const struct worker *worker)
 
 enum status world_agree(struct worker *worker, double *value)
 {
-    double *slot = &worker->world->agreed[worker->n_agreed++ % 2];
+    double *numbers = worker->world->agreed[worker->n_agreed++ % 2];
 
-    if (worker->rank == 0)
-        *slot = *value;
+    numbers[worker->rank] = *value;
     TRY(barrier_wait(worker->world->barrier, "a barrier"));
-    *value = *slot;
+    for (int i = 0; i < worker->size; i++)
+        if (numbers[i] > *value)
+            *value = numbers[i];
     return OK;
 }

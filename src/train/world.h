@@ -53,7 +53,7 @@ enum status world_barrier(struct worker *worker);
 /* True once any worker has failed. Every polling wait must test it. */
 bool world_failed(const struct worker *worker);
 
-/* A barrier after which every rank has rank 0's number in *value. */
+/* A barrier after which every rank has the largest of the ranks' numbers in *value. */
 enum status world_agree(struct worker *worker, double *value);
 
 #endif

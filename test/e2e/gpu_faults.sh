@@ -75,6 +75,20 @@ rescued() {         # GPUS RULE...
     [ $n_saved -gt 0 ] || fail "nothing was ever saved"
 }
 
+# A gradient that is no number reaches no weights of any GPU.
+no_number() {
+    first_steps 4
+    OCTET_TEST_FAULT=nan:rank=2:phase=gradient:step=4:times=2 \
+        expect_exit 0 "rank 2 finds it again in windows" -- trainer c.ini --gpus 4 --resume auto
+    check_equal "the number of skipped steps" "$(grep -c '"skipped":true' logs/metrics.jsonl)" 1
+    first_steps 4
+    OCTET_TEST_FAULT=nan:rank=3:phase=gradient:step=4:times=4 \
+        expect_exit 0 "after step 6: back to the weights of step 3" -- trainer c.ini --gpus 4 \
+        --resume checkpoints/final_model.safetensors --set training.max_bad_steps=2
+    check_text "$work/stdout" "done: 8 steps"
+}
+
+run_case no_number
 run_case rescued 1 memcpy:{130,131,132,133,134,135,136,137}
 run_case rescued 2 nccl-async:15@1 kernel:adamw_kernel:5@1
 run_case fault malloc:2@2 4 "rank 2: GPU 2" "MiB of memory"
