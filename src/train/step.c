@@ -146,12 +146,15 @@ static enum status rehearse_rest(struct rank *rank)
     const struct model_batch batch = {rank->ids, rank->targets, rank->run->batch.micro_batch,
                                       rank->run->model.max_seq_len};
     const struct sampling likeliest = {.temperature = 0, .top_p = 1};
+    struct probe probe;
     int32_t id = 0;
     double norm;
 
     TRY(model_evaluate_batch(rank->model, &batch));
     TRY(model_begin(rank->model));
     TRY(optimizer_step(&rank->optimizer, 1, 0, rank->progress.loss_scale, &norm));
+    if (rank->probe_tokens)
+        TRY(rank_take_probe(rank, &probe));
     if (rank->generator) {
         TRY(generator_append(rank->generator, &id, 1));
         TRY(generator_next(rank->generator, &likeliest, &id));
@@ -224,6 +227,7 @@ enum status rank_step(struct rank *rank, struct monitor_step *record)
     TRY(fault_here(rank->worker->rank, "forward", progress->step));
     TRY(accumulate(rank, 0));
     rank->is_whole = false;
+    rank->probe.tokens = NULL;
     TRY(fault_here(rank->worker->rank, "update", progress->step));
     TRY(optimizer_step(&rank->optimizer, progress->step + 1, lr, scale, &grad_norm));
     TRY(device_download(rank->dev, totals, sums.data, sizeof totals));
