@@ -93,7 +93,8 @@ static enum status read_settings(struct checkpoint *c)
     snprintf(name, sizeof name, "%s: its configuration", c->path);
     options_default(&config_options, &c->config);
     TRY(options_read_text(&config_options, &c->config, text, name));
-    TRY(config_check(&c->config));
+    if (config_check(&c->config) != OK)
+        return fail_prefix(ERR_INVALID, "%s: ", name);
     return plan_model(&c->model, &c->config, c->tokenizer.vocab_size);
 }
 
@@ -105,7 +106,7 @@ enum status checkpoint_read_metadata(struct checkpoint *c)
 
 /* One tensor that must be there with this parameter's shape. */
 static enum status check_entry(const struct checkpoint *c, const char *prefix,
-                               const struct param *param, bool with_checksum)
+                               const struct param *param)
 {
     char name[96];
 
@@ -118,21 +119,21 @@ static enum status check_entry(const struct checkpoint *c, const char *prefix,
         columns != param->shape[1] || entry->dtype != DTYPE_F32)
         return fail(ERR_INVALID, "%s: tensor %s does not fit the model that its configuration "
                     "describes", c->path, name);
-    return with_checksum ? safetensors_verify(&c->file, c->path, entry) : OK;
+    return OK;
 }
 
-enum status checkpoint_check_tensors(struct checkpoint *c, bool with_checksums)
+enum status checkpoint_check_tensors(struct checkpoint *c)
 {
     struct param_table table;
     enum status status = param_table_create(&table, &c->model);
 
     c->has_optimizer = safetensors_find(&c->file, MOMENT_M "token_emb.weight") != NULL;
     for (int i = 0; i < table.n_params && status == OK; i++) {
-        status = check_entry(c, "", &table.params[i], with_checksums);
+        status = check_entry(c, "", &table.params[i]);
         if (status == OK && c->has_optimizer)
-            status = check_entry(c, MOMENT_M, &table.params[i], with_checksums);
+            status = check_entry(c, MOMENT_M, &table.params[i]);
         if (status == OK && c->has_optimizer)
-            status = check_entry(c, MOMENT_V, &table.params[i], with_checksums);
+            status = check_entry(c, MOMENT_V, &table.params[i]);
     }
     param_table_free(&table);
     return status;
@@ -155,7 +156,9 @@ enum status checkpoint_open(struct checkpoint *c, const char *path)
 
     TRY(checkpoint_map(c, path));
     TRY_GOTO(status, checkpoint_read_metadata(c), failed);
-    TRY_GOTO(status, checkpoint_check_tensors(c, true), failed);
+    TRY_GOTO(status, checkpoint_check_tensors(c), failed);
+    for (int i = 0; i < c->file.n_entries; i++)
+        TRY_GOTO(status, safetensors_verify(&c->file, path, &c->file.entries[i]), failed);
     return OK;
 failed:
     checkpoint_close(c);

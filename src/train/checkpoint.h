@@ -47,10 +47,11 @@ struct checkpoint {
 /* Map a file and check all of it: container, checksums of every tensor, metadata, names and shapes
  * against the model that its configuration describes. ERR_INVALID names the file and the defect. */
 enum status checkpoint_open(struct checkpoint *checkpoint, const char *path);
-/* Its stages, for whoever goes on after a defect. The file is open, and to be closed, after the first. */
+/* Its stages before the checksums, for whoever goes on after a defect. Once it is mapped, it is to be
+ * closed. */
 enum status checkpoint_map(struct checkpoint *checkpoint, const char *path);
 enum status checkpoint_read_metadata(struct checkpoint *checkpoint);
-enum status checkpoint_check_tensors(struct checkpoint *checkpoint, bool with_checksums);
+enum status checkpoint_check_tensors(struct checkpoint *checkpoint);
 /* Safe on a zeroed struct. */
 void checkpoint_close(struct checkpoint *checkpoint);
 

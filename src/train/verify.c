@@ -78,7 +78,7 @@ static enum status check_sizes(struct checkpoint *c)
 {
     struct param_table table;
 
-    TRY(checkpoint_check_tensors(c, false));
+    TRY(checkpoint_check_tensors(c));
     enum status status = param_table_create(&table, &c->model);
     for (int i = 0; i < c->file.n_entries && status == OK; i++)
         if (!is_known(c, &table, c->file.entries[i].name))
@@ -181,8 +181,10 @@ done:
 /* Each stage needs what the ones before it found out, but for the checksums. */
 static enum status verify(struct checkpoint *c, const struct command_line *line, bool *passed)
 {
-    check_tick("container: %d tensors, %.1f MiB, the header is whole", c->file.n_entries,
-               (double)c->file.file.size / (1 << 20));
+    const bool has_checksums = c->file.n_entries > 0 && c->file.entries[0].has_checksum;
+
+    check_tick("container: %d tensors, %.1f MiB%s", c->file.n_entries,
+               (double)c->file.file.size / (1 << 20), has_checksums ? ", its header's checksum" : "");
     check_checksums(c, passed);
     if (check_metadata(c) != OK || check_sizes(c) != OK)
         check_cross(passed);
