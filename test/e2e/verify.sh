@@ -74,7 +74,7 @@ undisturbed() {     # WORKERS
         gradient_accumulation_steps=2
     expect_exit 0 "done" -- trainer c.ini --gpus "$1" --set checkpoint.save_every=0 \
         --set checkpoint.save_dir=few --set logging.log_dir=few
-    expect_exit 0 "done" -- trainer c.ini --gpus "$1" --set checkpoint.save_minutes=0.00001
+    expect_exit 0 "done" -- trainer c.ini --gpus "$1" --set checkpoint.save_minutes=0.000000001
     check_text "$work/stdout" "saved checkpoints/last_checkpoint.safetensors (step 7)"
     check_tensors $final few/final_model.safetensors 0
     check_same_run logs few
