@@ -261,8 +261,8 @@ static enum status copy_probe_tokens(const struct checkpoint *c, int32_t *tokens
     memcpy(tokens, safetensors_data(&c->file, entry), entry->size);
     for (int64_t i = 0; i < count; i++)
         if (tokens[i] < 0 || tokens[i] >= c->model.vocab_size)
-            return fail(ERR_INVALID, "%s: damaged: number %" PRId64 " of " PROBE_TOKENS " is %" PRId32
-                        ", outside the vocabulary of %d ids", c->path, i, tokens[i],
+            return fail(ERR_INVALID, "%s: damaged: number %" PRId64 " of " PROBE_TOKENS " is %d, "
+                        "outside the vocabulary of %d ids", c->path, i, tokens[i],
                         c->model.vocab_size);
     return OK;
 }
@@ -282,13 +282,15 @@ static enum status read_probe_numbers(const struct checkpoint *c, struct probe *
     return OK;
 }
 
-enum status checkpoint_read_probe(const struct checkpoint *c, struct probe *probe, int32_t **tokens)
+enum status checkpoint_read_probe(const struct checkpoint *c, struct probe *probe,
+                                  int32_t **tokens)
 {
     const int64_t count = (int64_t)c->model.max_seq_len + 1;
 
     *probe = (struct probe){0};
     *tokens = NULL;
-    if (!safetensors_metadata(&c->file, KEY_PROBE_LOSS) && !safetensors_find(&c->file, PROBE_TOKENS))
+    if (!safetensors_metadata(&c->file, KEY_PROBE_LOSS) &&
+        !safetensors_find(&c->file, PROBE_TOKENS))
         return OK;
     TRY(read_probe_numbers(c, probe));
     *tokens = malloc((size_t)count * sizeof **tokens);

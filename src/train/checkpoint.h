@@ -25,8 +25,8 @@ struct progress_state {
     bool finished;              /* the final model, its evaluation done */
 };
 
-/* A step on one window of training text, without an update: recorded beside a state, so that it can be
- * replayed from there (trainer --verify). */
+/* A step on one window of training text, without an update: recorded beside a state, so that it can
+ * be replayed from there (trainer --verify). */
 struct probe {
     const int32_t *tokens;      /* (max_seq_len + 1): ids, and the last one's target; NULL: none */
     double loss, grad_norm;
@@ -66,8 +66,8 @@ enum status checkpoint_load_weights(const struct checkpoint *checkpoint, struct 
 enum status checkpoint_load_optimizer(const struct checkpoint *checkpoint,
                                       struct optimizer *optimizer);
 
-/* The recorded step, which no one else checks; *tokens, which the caller frees, is what probe->tokens
- * points to, NULL where none was recorded. */
+/* The recorded step, checked here and not before; *tokens, which the caller frees, is what
+ * probe->tokens points to, NULL where none was recorded. */
 enum status checkpoint_read_probe(const struct checkpoint *checkpoint, struct probe *probe,
                                   int32_t **tokens);
 

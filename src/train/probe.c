@@ -32,7 +32,8 @@ enum status probe_take(struct probe *probe, struct device *dev, struct model *mo
     const int length = model_config(model)->max_seq_len;
     const struct model_batch batch = {probe->tokens, probe->tokens + 1, 1, length};
     const struct model_step step = {.seed = seed, .step = (uint32_t)progress->step};
-    /* As much as in a step, where this would be one window of many: float16 may have no room for more. */
+    /* As much as in a step, where this would be one window of many: float16 may have no room for
+     * more. */
     const double scale = progress->loss_scale / (double)progress->global_batch;
     const struct tensor gradients = model_gradients(model), sums = model_sums(model);
     const struct tensor squares = tensor_rows(&sums, 0, 1);

@@ -4,9 +4,9 @@
 
 #include "train/checkpoint.h"
 
-/* Forward and backward of the window probe->tokens with the model's weights, with dropout and loss scale
- * as they are in the step that follows `progress`: everything else in `probe` is set. Alone, without
- * collectives. Afterwards the model's gradients and sums are anything; model_begin() makes them new. */
+/* Forward and backward of the window probe->tokens with the model's weights, with dropout and loss
+ * scale as they are in the step that follows `progress`; sets the rest of `probe`. Afterwards the
+ * model's gradients and sums are anything, until model_begin(). */
 enum status probe_take(struct probe *probe, struct device *dev, struct model *model, uint64_t seed,
                        const struct progress_state *progress);
 

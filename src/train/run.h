@@ -73,8 +73,8 @@ enum status rank_step(struct rank *rank, struct monitor_step *record);
 enum status rank_evaluate(struct rank *rank, bool *stopped);
 /* Rank 0 writes samples into the log and TensorBoard; the others wait. */
 enum status rank_write_samples(struct rank *rank);
-/* What a checkpoint of this moment holds. Rank 0 makes the recorded step for it, unless the worker's life
- * is over: after a failure its device may do no more than give its memory away. */
+/* What a checkpoint of this moment holds. Rank 0 makes the recorded step for it, unless its life is
+ * over: after a failure its device may do no more than give its memory away. */
 struct checkpoint_content rank_content(struct rank *rank);
 /* The step to be recorded. Gradients and sums are anything afterwards. */
 enum status rank_take_probe(struct rank *rank, struct probe *probe);
@@ -107,8 +107,8 @@ enum status run_train(const struct run_options *options, int *signal);
  * *passed: no cross. */
 enum status run_check(const struct run_options *options, bool *passed);
 
-/* Look at a checkpoint, and replay its recorded step on one device: a line each with a tick or a cross.
- * An error means that nothing could be said of the file. */
+/* Look at a checkpoint, and replay its recorded step on one device: a line each with a tick or a
+ * cross. An error means that this could not be done, and says nothing against the file. */
 enum status run_verify(const char *path, const struct command_line *line, bool *passed);
 
 #endif

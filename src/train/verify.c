@@ -1,4 +1,5 @@
-/* verify.c - trainer --verify: is a checkpoint whole, and does it still do what it did when it was saved? */
+/* verify.c - trainer --verify: is a checkpoint whole, and does it still do what it did when it was
+ * saved? */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -22,7 +23,8 @@ static enum status check_usage(const char *path, const struct command_line *line
     if (stat(path, &info) != 0)
         return fail_errno(ERR_INVALID, "--verify: %s", path);
     if (S_ISDIR(info.st_mode))
-        return fail(ERR_INVALID, "--verify: %s is a folder: name one of the checkpoints in it", path);
+        return fail(ERR_INVALID, "--verify: %s is a folder: name one of the checkpoints in it",
+                    path);
     return OK;
 }
 
@@ -56,8 +58,8 @@ static enum status check_metadata(struct checkpoint *c)
     if (isfinite(p->best_loss))
         snprintf(best, sizeof best, ", best validation loss %.4f", p->best_loss);
     check_tick("metadata: step %" PRId64 " of %" PRId64 ", %" PRId64 " epoch%s done, %" PRId64
-               " tokens%s%s", p->step, p->total_steps, p->epoch, p->epoch == 1 ? "" : "s", p->tokens,
-               best, p->finished ? ", finished" : "");
+               " tokens%s%s", p->step, p->total_steps, p->epoch, p->epoch == 1 ? "" : "s",
+               p->tokens, best, p->finished ? ", finished" : "");
     return OK;
 }
 
@@ -170,7 +172,8 @@ static enum status check_step(const struct checkpoint *c, const struct command_l
         goto done;
     }
     TRY_GOTO(status, open_device(&dev, c, line), done);
-    if (replay(c, dev, &recorded, &probe) != OK || judge(c, dev, &recorded, &probe) != OK)
+    TRY_GOTO(status, replay(c, dev, &recorded, &probe), done);
+    if (judge(c, dev, &recorded, &probe) != OK)
         check_cross(passed);
 done:
     device_destroy(dev);

@@ -326,7 +326,7 @@ static enum status write_element(struct safetensors_writer *writer, const struct
         return fail(ERR_INVALID, "%s: is not F32 or I32, or has no value %" PRIu64, entry->name,
                     change->index);
     TRY(safetensors_writer_data(writer, bytes, before));
-    TRY(safetensors_writer_data(writer, entry->dtype == DTYPE_F32 ? (const void *)&number : &integer,
+    TRY(safetensors_writer_data(writer, entry->dtype == DTYPE_F32 ? &number : (const void *)&integer,
                                 4));
     return safetensors_writer_data(writer, bytes + before + 4, entry->size - before - 4);
 }
