@@ -12,7 +12,7 @@ static const char program[] = "trainer";
 
 /* Flags that are no settings. */
 struct settings {
-    const char *resume, *init;
+    const char *resume, *init, *verify;
     bool check, force, print_options;
 };
 
@@ -26,6 +26,9 @@ static const struct option rows[] = {
      .help = "start a new run from the weights in this safetensors file"},
     {.flag = "check", .type = OPTION_BOOL, .offset = offsetof(struct settings, check),
      .default_value = "false", .help = "verify devices, memory, data and disk; train nothing"},
+    {.flag = "verify", .placeholder = "CHECKPOINT", .type = OPTION_ARGUMENT,
+     .offset = offsetof(struct settings, verify),
+     .help = "check this file and replay the step that is recorded in it; train nothing"},
     {.flag = "force", .type = OPTION_BOOL, .offset = offsetof(struct settings, force),
      .default_value = "false", .help = "start even if the disk has too little room for the "
      "checkpoints"},
@@ -48,6 +51,15 @@ static void print_help(void)
     options_print_flags(tables, 2, stdout);
 }
 
+static enum status verify(const struct settings *settings, const struct command_line *line,
+                          bool *passed)
+{
+    if (settings->check || settings->resume || settings->init)
+        return fail(ERR_INVALID, "--verify excludes --check, --resume and --init: it looks at one "
+                    "checkpoint and does nothing else");
+    return run_verify(settings->verify, line, passed);
+}
+
 static enum status run(int argc, char **argv, int *signal, bool *passed)
 {
     struct command_line line = {0};
@@ -63,6 +75,8 @@ static enum status run(int argc, char **argv, int *signal, bool *passed)
         printf("%s %s\n", program, OCTET_VERSION);
     else if (settings.print_options)
         options_print_table(&config_options, stdout);
+    else if (settings.verify)
+        status = verify(&settings, &line, passed);
     else if (settings.check)
         status = run_check(&options, passed);
     else

@@ -1,6 +1,5 @@
 /* check.c - trainer --check: is everything there that a run needs, and does the arithmetic work? */
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -9,23 +8,6 @@
 #include "base/team.h"
 #include "device/cpu.h"
 #include "train/check.h"
-
-void check_tick(const char *format, ...)
-{
-    char text[512];
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    log_info("✓ %s", text);
-}
-
-void check_cross(bool *passed)
-{
-    *passed = false;
-    log_info("✗ %s", status_message());
-}
 
 static enum status check_cpu(const struct run *run)
 {

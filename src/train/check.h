@@ -1,17 +1,11 @@
-/* check.h - what the parts of trainer --check share: the lines of its report, and the GPUs' part.
+/* check.h - what the parts of trainer --check share.
  *
  * Only src/train/check*.c include it. */
 #ifndef OCTET_CHECK_H
 #define OCTET_CHECK_H
 
-#include <stdbool.h>
-
+#include "train/check_line.h"
 #include "train/run.h"
-
-/* "✓ ...": this is right. */
-void check_tick(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* "✗ ..." with this thread's error message; *passed = false. */
-void check_cross(bool *passed);
 
 /* Once the devices are planned: versions, each GPU, and who reaches whose memory. */
 void check_gpus(const struct run *run, bool *passed);

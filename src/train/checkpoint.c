@@ -11,6 +11,7 @@
 #include "base/pulse.h"
 #include "train/checkpoint_format.h"
 #include "train/plan.h"
+#include "train/probe.h"
 
 /* Sums and products of counts from a file, of which the steps left of a run are made, stay far from
  * overflow; as do those of epochs and global batches, which are kept within INT32_MAX. */
@@ -129,8 +130,15 @@ static enum status read_settings(struct checkpoint *c)
     snprintf(name, sizeof name, "%s: its configuration", c->path);
     options_default(&config_options, &c->config);
     TRY(options_read_text(&config_options, &c->config, text, name));
-    TRY(config_check(&c->config));
+    if (config_check(&c->config) != OK)
+        return fail_prefix(ERR_INVALID, "%s: ", name);
     return plan_model(&c->model, &c->config, c->tokenizer.vocab_size);
+}
+
+enum status checkpoint_read_metadata(struct checkpoint *c)
+{
+    TRY(read_settings(c));
+    return read_progress(c);
 }
 
 /* One tensor that must be there with this parameter's shape. */
@@ -148,10 +156,10 @@ static enum status check_entry(const struct checkpoint *c, const char *prefix,
         columns != param->shape[1] || entry->dtype != DTYPE_F32)
         return fail(ERR_INVALID, "%s: tensor %s does not fit the model that its configuration "
                     "describes", c->path, name);
-    return safetensors_verify(&c->file, c->path, entry);
+    return OK;
 }
 
-static enum status check_tensors(struct checkpoint *c)
+enum status checkpoint_check_tensors(struct checkpoint *c)
 {
     struct param_table table;
     enum status status = param_table_create(&table, &c->model);
@@ -168,17 +176,26 @@ static enum status check_tensors(struct checkpoint *c)
     return status;
 }
 
+enum status checkpoint_map(struct checkpoint *c, const char *path)
+{
+    *c = (struct checkpoint){.path = strdup(path)};
+    if (!c->path)
+        return fail(ERR_NOMEM, "no memory to open %s", path);
+    const enum status status = safetensors_open(&c->file, path);
+    if (status != OK)
+        checkpoint_close(c);
+    return status;
+}
+
 enum status checkpoint_open(struct checkpoint *c, const char *path)
 {
     enum status status;
 
-    *c = (struct checkpoint){.path = strdup(path)};
-    if (!c->path)
-        return fail(ERR_NOMEM, "no memory to open %s", path);
-    TRY_GOTO(status, safetensors_open(&c->file, path), failed);
-    TRY_GOTO(status, read_settings(c), failed);
-    TRY_GOTO(status, read_progress(c), failed);
-    TRY_GOTO(status, check_tensors(c), failed);
+    TRY(checkpoint_map(c, path));
+    TRY_GOTO(status, checkpoint_read_metadata(c), failed);
+    TRY_GOTO(status, checkpoint_check_tensors(c), failed);
+    for (int i = 0; i < c->file.n_entries; i++)
+        TRY_GOTO(status, safetensors_verify(&c->file, path, &c->file.entries[i]), failed);
     return OK;
 failed:
     checkpoint_close(c);
@@ -268,4 +285,54 @@ enum status checkpoint_load_optimizer(const struct checkpoint *c, struct optimiz
                     "use --init to start a new one from its weights", c->path);
     TRY(load_flat(c, MOMENT_M, optimizer->model, &optimizer->m));
     return load_flat(c, MOMENT_V, optimizer->model, &optimizer->v);
+}
+
+/* The tensor's elements may lie unaligned. */
+static enum status copy_probe_tokens(const struct checkpoint *c, int32_t *tokens, int64_t count)
+{
+    const struct safetensors_entry *entry = safetensors_find(&c->file, PROBE_TOKENS);
+
+    if (!entry || entry->dtype != DTYPE_I32 || entry->n_dims != 1 || entry->shape[0] != count)
+        return fail(ERR_INVALID, "%s: damaged: tensor " PROBE_TOKENS " is not there, or not I32 "
+                    "(%" PRId64 ")", c->path, count);
+    memcpy(tokens, safetensors_data(&c->file, entry), entry->size);
+    for (int64_t i = 0; i < count; i++)
+        if (tokens[i] < 0 || tokens[i] >= c->model.vocab_size)
+            return fail(ERR_INVALID, "%s: damaged: number %" PRId64 " of " PROBE_TOKENS " is %d, "
+                        "outside the vocabulary of %d ids", c->path, i, tokens[i],
+                        c->model.vocab_size);
+    return OK;
+}
+
+static enum status read_probe_numbers(const struct checkpoint *c, struct probe *probe)
+{
+    const char *type;
+
+    TRY(metadata_number(c, KEY_PROBE_LOSS, &probe->loss));
+    TRY(metadata_number(c, KEY_PROBE_GRAD_NORM, &probe->grad_norm));
+    TRY(metadata_text(c, KEY_PROBE_TYPE, &type));
+    probe->real = probe_type_from_name(type);
+    if (!isfinite(probe->loss) || !isfinite(probe->grad_norm) || probe->real == N_DTYPES)
+        return fail(ERR_INVALID, "%s: damaged: a recorded step with loss %g and gradient norm %g in "
+                    "\"%.40s\"; expected finite numbers in float32, bfloat16 or float16", c->path,
+                    probe->loss, probe->grad_norm, type);
+    return OK;
+}
+
+enum status checkpoint_read_probe(const struct checkpoint *c, struct probe *probe,
+                                  int32_t **tokens)
+{
+    const int64_t count = (int64_t)c->model.max_seq_len + 1;
+
+    *probe = (struct probe){0};
+    *tokens = NULL;
+    if (!safetensors_metadata(&c->file, KEY_PROBE_LOSS) &&
+        !safetensors_find(&c->file, PROBE_TOKENS))
+        return OK;
+    TRY(read_probe_numbers(c, probe));
+    *tokens = malloc((size_t)count * sizeof **tokens);
+    if (!*tokens)
+        return fail(ERR_NOMEM, "no memory for %" PRId64 " tokens", count);
+    probe->tokens = *tokens;
+    return copy_probe_tokens(c, *tokens, count);
 }

@@ -27,6 +27,14 @@ struct progress_state {
     struct health health;
 };
 
+/* A step on one window of training text, without an update: recorded beside a state, so that it can
+ * be replayed from there (trainer --verify). */
+struct probe {
+    const int32_t *tokens;      /* (max_seq_len + 1): ids, and the last one's target; NULL: none */
+    double loss, grad_norm;
+    enum dtype real;            /* what the step was computed in */
+};
+
 struct checkpoint {
     char *path;
     struct safetensors file;
@@ -41,6 +49,11 @@ struct checkpoint {
 /* Map a file and check all of it: container, checksums of every tensor, metadata, names and shapes
  * against the model that its configuration describes. ERR_INVALID names the file and the defect. */
 enum status checkpoint_open(struct checkpoint *checkpoint, const char *path);
+/* Its stages before the checksums, for whoever goes on after a defect. Once it is mapped, it is to be
+ * closed. */
+enum status checkpoint_map(struct checkpoint *checkpoint, const char *path);
+enum status checkpoint_read_metadata(struct checkpoint *checkpoint);
+enum status checkpoint_check_tensors(struct checkpoint *checkpoint);
 /* Safe on a zeroed struct. */
 void checkpoint_close(struct checkpoint *checkpoint);
 
@@ -54,6 +67,11 @@ bool checkpoint_peek(const char *path, int64_t *step, bool *finished);
 enum status checkpoint_load_weights(const struct checkpoint *checkpoint, struct model *model);
 enum status checkpoint_load_optimizer(const struct checkpoint *checkpoint,
                                       struct optimizer *optimizer);
+
+/* The recorded step, checked here and not before; *tokens, which the caller frees, is what
+ * probe->tokens points to, NULL where none was recorded. */
+enum status checkpoint_read_probe(const struct checkpoint *checkpoint, struct probe *probe,
+                                  int32_t **tokens);
 
 /* Weights alone from any safetensors file that has the parameters' names and shapes, Octet's or not
  * (--init): F32, or BF16, F16 and F64, which are converted. */
@@ -69,12 +87,13 @@ struct checkpoint_content {
     const struct optimizer *optimizer;
     struct progress_state progress;
     const char *dataset_digest;
+    struct probe probe;
 };
 
 /* Write atomically: at any instant `path` is the older file or the whole new one. */
 enum status checkpoint_save(const char *path, const struct checkpoint_content *content);
 
 /* Bytes of one file for this model. */
-uint64_t checkpoint_size(const struct param_table *table, bool with_optimizer);
+uint64_t checkpoint_size(const struct param_table *table, int max_seq_len, bool with_optimizer);
 
 #endif

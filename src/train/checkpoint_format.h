@@ -20,6 +20,12 @@
 #define KEY_HEALTH "health"
 #define KEY_DATASET_DIGEST "dataset_digest"
 
+/* The recorded step, where there is one: its tokens, I32 (max_seq_len + 1), are a tensor. */
+#define KEY_PROBE_LOSS "probe_loss"
+#define KEY_PROBE_GRAD_NORM "probe_grad_norm"
+#define KEY_PROBE_TYPE "probe_type"
+#define PROBE_TOKENS "probe.tokens"
+
 #define MOMENT_M "adam.m."
 #define MOMENT_V "adam.v."
 

@@ -7,6 +7,7 @@
 #include "base/pulse.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_format.h"
+#include "train/probe.h"
 
 static enum status add_text(struct safetensors_writer *w, const char *key, const char *text)
 {
@@ -76,6 +77,26 @@ done:
     return status;
 }
 
+/* The recorded step, which stands behind the groups of tensors. */
+static enum status declare_probe(struct safetensors_writer *w, const struct probe *probe,
+                                 int64_t count)
+{
+    if (!probe->tokens)
+        return OK;
+    TRY(add_number(w, KEY_PROBE_LOSS, probe->loss));
+    TRY(add_number(w, KEY_PROBE_GRAD_NORM, probe->grad_norm));
+    TRY(add_text(w, KEY_PROBE_TYPE, probe_type_name(probe->real)));
+    return safetensors_writer_tensor(w, PROBE_TOKENS, DTYPE_I32, 1, &count);
+}
+
+static enum status write_probe(struct safetensors_writer *w, const struct probe *probe,
+                               int64_t count)
+{
+    if (!probe->tokens)
+        return OK;
+    return safetensors_writer_data(w, probe->tokens, (size_t)count * sizeof *probe->tokens);
+}
+
 /* The three groups of tensors in a checkpoint: weights, m, v. */
 struct group {
     const char *prefix;
@@ -132,6 +153,7 @@ static float *largest_buffer(const struct param_table *table)
 enum status checkpoint_save(const char *path, const struct checkpoint_content *content)
 {
     const struct param_table *table = model_param_table(content->model);
+    const int64_t n_tokens = (int64_t)model_config(content->model)->max_seq_len + 1;
     struct safetensors_writer *writer = NULL;
     struct group groups[3];
     const int n_groups = make_groups(groups, content);
@@ -144,9 +166,11 @@ enum status checkpoint_save(const char *path, const struct checkpoint_content *c
     TRY_GOTO(status, add_metadata(writer, content), done);
     for (int i = 0; i < n_groups; i++)
         TRY_GOTO(status, declare_group(writer, &groups[i], table), done);
+    TRY_GOTO(status, declare_probe(writer, &content->probe, n_tokens), done);
     TRY_GOTO(status, safetensors_writer_begin(writer, path), done);
     for (int i = 0; i < n_groups; i++)
         TRY_GOTO(status, write_group(writer, &groups[i], content->model, buffer), done);
+    TRY_GOTO(status, write_probe(writer, &content->probe, n_tokens), done);
     status = safetensors_writer_commit(writer);
 done:
     safetensors_writer_destroy(writer);
@@ -154,11 +178,12 @@ done:
     return status;
 }
 
-uint64_t checkpoint_size(const struct param_table *table, bool with_optimizer)
+uint64_t checkpoint_size(const struct param_table *table, int max_seq_len, bool with_optimizer)
 {
     enum { HEADER = 64 << 10 };     /* generous: a few hundred bytes for each tensor */
     const uint64_t tensors = (uint64_t)table->n_parameters * sizeof(float);
     const uint64_t names = (uint64_t)table->n_params * 400;
+    const uint64_t probe = ((uint64_t)max_seq_len + 1) * sizeof(int32_t);
 
-    return HEADER + (with_optimizer ? 3 : 1) * (tensors + names);
+    return HEADER + probe + (with_optimizer ? 3 : 1) * (tensors + names);
 }

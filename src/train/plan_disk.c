@@ -55,8 +55,9 @@ enum status run_plan_disk(const struct run *run, struct plan_disk *disk)
 
     TRY(saves_find_present(folder, run->resume.path ? run->start.step : -1, &present));
     TRY(param_table_create(&table, &run->model));
-    const uint64_t large = checkpoint_size(&table, true);
-    const uint64_t small = checkpoint_size(&table, run->config.checkpoint.save_optimizer);
+    const uint64_t large = checkpoint_size(&table, run->model.max_seq_len, true);
+    const uint64_t small = checkpoint_size(&table, run->model.max_seq_len,
+                                           run->config.checkpoint.save_optimizer);
     param_table_free(&table);
 
     const int64_t n_small = new_epoch_files(run, present.epochs) + !present.best;

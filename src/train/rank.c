@@ -1,7 +1,10 @@
 /* rank.c - what one worker owns. */
+#include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "train/fault.h"
+#include "train/probe.h"
 #include "train/run.h"
 
 static enum status create_comm(struct rank *rank)
@@ -29,6 +32,19 @@ enum status rank_load_start(struct rank *rank)
     return model_init(rank->model, (uint64_t)run->config.run.seed);
 }
 
+/* The first window, whatever the order: its step says nothing about a run's progress. */
+static enum status load_probe_tokens(struct rank *rank)
+{
+    const int length = rank->run->model.max_seq_len;
+
+    rank->probe_tokens = calloc((size_t)length + 1, sizeof *rank->probe_tokens);
+    if (!rank->probe_tokens)
+        return fail(ERR_NOMEM, "no memory for a window of %d tokens", length);
+    dataset_window(&rank->run->data, SPLIT_TRAIN, 0, length, rank->probe_tokens,
+                   rank->probe_tokens + 1);
+    return OK;
+}
+
 enum status rank_create(struct rank *rank, struct run *run, struct worker *worker)
 {
     const size_t tokens = (size_t)run->batch.micro_batch * (size_t)run->model.max_seq_len;
@@ -50,6 +66,8 @@ enum status rank_create(struct rank *rank, struct run *run, struct worker *worke
     rank->targets = calloc(tokens, sizeof *rank->targets);
     if (!rank->ids || !rank->targets)
         return fail(ERR_NOMEM, "no memory for a micro-batch of %zu tokens", tokens);
+    if (worker->rank == 0)
+        TRY(load_probe_tokens(rank));
     if (worker->rank == 0 && run->config.evaluation.generate_samples) {
         TRY(model_create(&rank->writer, rank->dev, &run->model, 1, MODEL_GENERATE, rank->model));
         TRY(generator_create(&rank->generator, rank->writer,
@@ -67,6 +85,7 @@ void rank_free(struct rank *rank)
     model_destroy(rank->writer);
     free(rank->ids);
     free(rank->targets);
+    free(rank->probe_tokens);
     optimizer_free(&rank->optimizer);
     model_destroy(rank->model);
     comm_destroy(rank->comm);
@@ -74,10 +93,24 @@ void rank_free(struct rank *rank)
     *rank = (struct rank){0};
 }
 
-struct checkpoint_content rank_content(const struct rank *rank)
+enum status rank_take_probe(struct rank *rank, struct probe *probe)
+{
+    probe->tokens = rank->probe_tokens;
+    return probe_take(probe, rank->dev, rank->model, (uint64_t)rank->run->config.run.seed,
+                      &rank->progress);
+}
+
+struct checkpoint_content rank_content(struct rank *rank)
 {
     const struct run *run = rank->run;
+    struct probe *probe = &rank->probe;
 
+    /* A save needs none: what fails here, or is not finite, is left out. */
+    if (rank->probe_tokens && !probe->tokens && !atomic_load(&rank->is_over) &&
+        (rank_take_probe(rank, probe) != OK || !isfinite(probe->loss) ||
+         !isfinite(probe->grad_norm)))
+        probe->tokens = NULL;
     return (struct checkpoint_content){&run->config, &run->data.tokenizer, rank->model,
-                                       &rank->optimizer, rank->progress, run->data.digest};
+                                       &rank->optimizer, rank->progress, run->data.digest,
+                                       rank->probe};
 }

@@ -72,6 +72,7 @@ enum status rank_go_back(struct rank *rank)
     const struct progress_state *then = run->earlier.path ? &run->earlier.progress : &run->start;
     health_go_back(&progress->health, &then->health, then->step, progress->step);
     rank->is_whole = true;
+    rank->probe.tokens = NULL;
     if (is_first)
         log_warning("after step %lld: back to the weights of step %lld (%s), which go on with what "
                     "comes next in the training text; %lld of at most %lld times",

@@ -58,6 +58,8 @@ struct rank {
     struct model *writer;               /* rank 0, with generate_samples */
     struct generator *generator;
     int64_t evaluated_step;             /* the step of the last evaluation, -1 before the first */
+    int32_t *probe_tokens;              /* rank 0: (max_seq_len + 1), host */
+    struct probe probe;                 /* of this state, once a save wants it */
     bool rehearsing;                    /* no collectives */
     bool is_whole;                      /* weights and moments are those of progress.step */
     struct suspect suspect;             /* read by rank 0 */
@@ -95,8 +97,11 @@ static inline struct spike_limits run_spike_limits(const struct run *run)
 enum status rank_evaluate(struct rank *rank, bool *stopped);
 /* Rank 0 writes samples into the log and TensorBoard; the others wait. */
 enum status rank_write_samples(struct rank *rank);
-/* What a checkpoint of this moment holds. */
-struct checkpoint_content rank_content(const struct rank *rank);
+/* What a checkpoint of this moment holds. Rank 0 makes the recorded step for it, unless its life is
+ * over: after a failure its device may do no more than give its memory away. */
+struct checkpoint_content rank_content(struct rank *rank);
+/* The step to be recorded. Gradients and sums are anything afterwards. */
+enum status rank_take_probe(struct rank *rank, struct probe *probe);
 
 /* The worker's whole life: world_run()'s main. */
 enum status run_worker(struct worker *worker, void *run);
@@ -125,5 +130,9 @@ enum status run_train(const struct run_options *options, int *signal);
 /* All stages and a numeric self-test, a line each with a tick or a cross; trains nothing.
  * *passed: no cross. */
 enum status run_check(const struct run_options *options, bool *passed);
+
+/* Look at a checkpoint, and replay its recorded step on one device: a line each with a tick or a
+ * cross. An error means that this could not be done, and says nothing against the file. */
+enum status run_verify(const char *path, const struct command_line *line, bool *passed);
 
 #endif

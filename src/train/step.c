@@ -174,6 +174,7 @@ static enum status rehearse_rest(struct rank *rank)
     const struct model_batch batch = {rank->ids, rank->targets, rank->run->batch.micro_batch,
                                       rank->run->model.max_seq_len};
     const struct sampling likeliest = {.temperature = 0, .top_p = 1};
+    struct probe probe;
     int32_t id = 0;
     double norm;
 
@@ -181,6 +182,8 @@ static enum status rehearse_rest(struct rank *rank)
     TRY(model_begin(rank->model));
     TRY(optimizer_norm(&rank->optimizer, rank->progress.loss_scale, &norm));
     TRY(optimizer_update(&rank->optimizer, 1, 0, rank->progress.loss_scale));
+    if (rank->probe_tokens)
+        TRY(rank_take_probe(rank, &probe));
     if (rank->generator) {
         TRY(generator_append(rank->generator, &id, 1));
         TRY(generator_next(rank->generator, &likeliest, &id));
@@ -270,6 +273,7 @@ enum status rank_step(struct rank *rank, struct monitor_step *record)
     (void)pulse_phase(PHASE_STEP);
     TRY(fault_here(rank->worker->rank, "forward", progress->step));
     TRY(accumulate(rank, 0));
+    rank->probe.tokens = NULL;
     TRY(optimizer_norm(&rank->optimizer, scale, &grad_norm));
     TRY(device_download(rank->dev, totals, sums.data, sizeof totals));
     const double loss = totals[0] / (double)tokens;

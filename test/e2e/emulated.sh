@@ -99,6 +99,20 @@ between_backends() {    # FIRST SECOND: what stands behind "trainer"
     check_near_run logs straight 1 6 1e-4
 }
 
+# A saved step is the same again on GPUs, and near enough on a CPU; and the other way round.
+verified() {        # GPUS [KEY=VALUE...]
+    gpu_run save_every=1 batch_size=2 "${@:2}"
+    expect_exit 0 "done: 6 steps" -- trainer c.ini --gpus "$1"
+    expect_exit 0 "the same bits" -- trainer --verify checkpoints/final_model.safetensors
+    check_text "$work/stdout" "✓ step replayed on GPU 0"
+    expect_exit 0 "✓ step replayed on CPU worker" -- \
+        trainer-cpu --verify checkpoints/final_model.safetensors --device cpu
+    expect_exit 0 "done: 6 steps" -- trainer-cpu c.ini --gpus "$1" --device cpu \
+        --set checkpoint.save_dir=cpu --set logging.log_dir=cpu
+    expect_exit 0 "✓ step replayed on GPU 0" -- \
+        trainer --verify cpu/final_model.safetensors --device cuda
+}
+
 # sample_text PROGRAM FILE [FLAG...]
 sample_text() {
     expect_exit 0 "step 6" -- "$1" --checkpoint checkpoints --prompt "The " --max-length 40 "${@:3}"
@@ -135,6 +149,9 @@ run_case loss_scale_falls
 run_case several_buckets
 run_case between_backends "-cpu c.ini --device cpu" " c.ini --device cuda"
 run_case between_backends " c.ini --device cuda" "-cpu c.ini --device cpu"
+run_case verified 1
+run_case verified 2 use_amp=true
+run_case verified 1 use_amp=true amp_dtype=float16 cuda_graphs=false
 run_case texts false
 run_case texts true bfloat16
 run_case texts true float16

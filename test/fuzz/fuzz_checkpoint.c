@@ -1,10 +1,14 @@
 /* fuzz_checkpoint.c - checkpoints, and weights of other programs: opening one, planning to go on
- * from it, loading it into a model of the size that the corpus has. */
+ * from it, loading it into a model of the size that the corpus has, replaying its recorded step. */
+#include <stdlib.h>
+
 #include "device/cpu.h"
 #include "fuzz.h"
 #include "train/checkpoint.h"
 #include "train/plan.h"
+#include "train/probe.h"
 
+static struct device *dev;
 static struct model *model;
 static struct optimizer optimizer;
 
@@ -13,7 +17,6 @@ static void create_model(void)
     const struct model_config config = {.vocab_size = 3, .max_seq_len = 4, .dim = 2, .depth = 1,
                                         .heads = 1, .mlp_dim = 1, .use_rotary_emb = true};
     const struct optimizer_config settings = {0.9, 0.95, 1e-8, 0.1, 1};
-    struct device *dev;
 
     FUZZ_CHECK(cpu_device_create(&dev, 0, 1, DTYPE_F32) == OK);
     FUZZ_CHECK(model_create(&model, dev, &config, 1, MODEL_TRAIN, NULL) == OK);
@@ -33,6 +36,19 @@ static enum status plan(const struct checkpoint *c, int n_workers)
     FUZZ_CHECK(!p->global_batch || batch.global_batch == p->global_batch);
     return plan_steps(&steps, &c->config, &data, batch.global_batch, p->epoch, p->position,
                       p->step);
+}
+
+/* As --verify does, whatever numbers the weights are. */
+static enum status replay(const struct checkpoint *c)
+{
+    struct probe probe;
+    int32_t *tokens;
+    enum status status = checkpoint_read_probe(c, &probe, &tokens);
+
+    if (status == OK && tokens)
+        status = probe_take(&probe, dev, model, 1, &c->progress);
+    free(tokens);
+    return status;
 }
 
 static enum status load(const struct checkpoint *c)
@@ -63,6 +79,8 @@ enum status fuzz_read(const uint8_t *data, size_t size)
         status = plan(&c, 2);
     if (status == OK)
         status = load(&c);
+    if (status == OK)
+        status = replay(&c);
     checkpoint_close(&c);
     return status;
 }

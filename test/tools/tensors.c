@@ -291,6 +291,101 @@ done:
     return status;
 }
 
+/* What is different in a copy of a file; a tensor or text that has no new value is left out. */
+struct change {
+    const char *name;           /* a tensor, or a key of the metadata */
+    const char *text;
+    bool has_value;             /* of a tensor's element */
+    uint64_t index;
+    double value;
+};
+
+static enum status copy_metadata(struct safetensors_writer *writer, const struct safetensors *st,
+                                 const struct change *change)
+{
+    for (int i = 0; i < st->n_metadata; i++) {
+        const char *key = st->metadata[2 * i], *text = st->metadata[2 * i + 1];
+        if (strcmp(key, change->name) == 0)
+            text = change->text;
+        if (text)
+            TRY(safetensors_writer_metadata(writer, key, text, strlen(text)));
+    }
+    return OK;
+}
+
+static enum status write_element(struct safetensors_writer *writer, const struct safetensors *st,
+                                 const struct safetensors_entry *entry,
+                                 const struct change *change)
+{
+    const uint64_t before = change->index * 4;
+    const char *bytes = safetensors_data(st, entry);
+    const float number = (float)change->value;
+    const int32_t integer = (int32_t)change->value;
+
+    if ((entry->dtype != DTYPE_F32 && entry->dtype != DTYPE_I32) || before >= entry->size)
+        return fail(ERR_INVALID, "%s: is not F32 or I32, or has no value %" PRIu64, entry->name,
+                    change->index);
+    TRY(safetensors_writer_data(writer, bytes, before));
+    TRY(safetensors_writer_data(writer, entry->dtype == DTYPE_F32 ? &number : (const void *)&integer,
+                                4));
+    return safetensors_writer_data(writer, bytes + before + 4, entry->size - before - 4);
+}
+
+static enum status write_changed(struct safetensors_writer *writer, const struct safetensors *st,
+                                 const char *path, const struct change *change)
+{
+    TRY(copy_metadata(writer, st, change));
+    for (int i = 0; i < st->n_entries; i++)
+        if (strcmp(st->entries[i].name, change->name) != 0 || change->has_value)
+            TRY(declare(writer, st->entries[i].name, &st->entries[i]));
+    TRY(safetensors_writer_begin(writer, path));
+    for (int i = 0; i < st->n_entries; i++) {
+        const struct safetensors_entry *entry = &st->entries[i];
+        if (strcmp(entry->name, change->name) != 0)
+            TRY(copy_data(writer, st, entry));
+        else if (change->has_value)
+            TRY(write_element(writer, st, entry, change));
+    }
+    return safetensors_writer_commit(writer);
+}
+
+static enum status copy_changed(const char *from, const char *to, const struct change *change)
+{
+    struct safetensors st = {0};
+    struct safetensors_writer *writer = NULL;
+    enum status status;
+
+    TRY_GOTO(status, safetensors_open(&st, from), done);
+    TRY_GOTO(status, safetensors_writer_create(&writer), done);
+    status = write_changed(writer, &st, to, change);
+done:
+    safetensors_writer_destroy(writer);
+    safetensors_close(&st);
+    return status;
+}
+
+static enum status set(char **args)
+{
+    const struct change change = {.name = args[2], .has_value = true,
+                                  .index = strtoull(args[3], NULL, 10), .value = atof(args[4])};
+
+    return copy_changed(args[0], args[1], &change);
+}
+
+static enum status set_metadata(char **args)
+{
+    const struct change change = {.name = args[2], .text = args[3]};
+
+    return copy_changed(args[0], args[1], &change);
+}
+
+static enum status drop(char **args)
+{
+    const struct change change = {.name = args[2]};
+
+    return copy_changed(args[0], args[1], &change);
+}
+
 /* A negative offset counts from the end. */
 static enum status flip(char **args)
 {
@@ -324,6 +419,9 @@ static const struct command {
      "second one has under the rest of their names"},
     {"tokens", 4, 4, tokens, "FILE NAME OUT VOCAB_SIZE: a token file from a tensor of ids"},
     {"extract", 3, 3, extract, "FILE PREFIX OUT: the tensors under PREFIX, without it"},
+    {"set", 5, 5, set, "FILE OUT NAME INDEX VALUE: a copy with one number of a tensor changed"},
+    {"set-metadata", 4, 4, set_metadata, "FILE OUT KEY TEXT: a copy with one text changed"},
+    {"drop", 3, 3, drop, "FILE OUT NAME: a copy without this tensor, or text of the metadata"},
     {"flip", 2, 2, flip, "FILE OFFSET: change the lowest bit of one byte"},
 };
 
