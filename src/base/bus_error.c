@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -43,6 +44,26 @@ void bus_error_forget(const void *data)
     pthread_mutex_unlock(&lock);
 }
 
+/* Where this thread goes on after a bus error; NULL: nowhere. */
+static _Thread_local sigjmp_buf *way_out;
+
+bool bus_error_survive(void (*read)(void *context), void *context)
+{
+    sigjmp_buf here;
+
+    /* The signal is not blocked in its handler, so there is no mask to be brought back. */
+    if (sigsetjmp(here, 0) != 0) {
+        way_out = NULL;
+        return false;
+    }
+    way_out = &here;
+    atomic_signal_fence(memory_order_seq_cst);
+    read(context);
+    atomic_signal_fence(memory_order_seq_cst);
+    way_out = NULL;
+    return true;
+}
+
 static void say(const char *text)
 {
     (void)!write(STDERR_FILENO, text, strlen(text));
@@ -58,6 +79,8 @@ static void on_bus_error(int signal, siginfo_t *info, void *context)
         const uintptr_t data = atomic_load(&files[i].data);
         if (!data || address < data || address - data >= files[i].size)
             continue;
+        if (way_out)
+            siglongjmp(*way_out, 1);
         say(program_invocation_short_name);
         say(": ");
         say(files[i].path);
@@ -71,7 +94,7 @@ static void on_bus_error(int signal, siginfo_t *info, void *context)
 
 void bus_error_handle(void)
 {
-    struct sigaction action = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO};
+    struct sigaction action = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO | SA_NODEFER};
 
     sigemptyset(&action.sa_mask);
     sigaction(SIGBUS, &action, NULL);

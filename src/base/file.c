@@ -267,11 +267,12 @@ enum status mapped_file_open(struct mapped_file *file, const char *path)
         if (data == MAP_FAILED)
             status = fail_errno(ERR_IO, "%s: cannot map %jd bytes", path, (intmax_t)info.st_size);
         else
-            *file = (struct mapped_file){data, (size_t)info.st_size};
+            *file = (struct mapped_file){data, (size_t)info.st_size, fd};
         if (file->data)
             bus_error_watch(file->data, file->size, path);
     }
-    close(fd);
+    if (!file->data)
+        close(fd);
     return status;
 }
 
@@ -280,8 +281,16 @@ void mapped_file_close(struct mapped_file *file)
     if (file->data) {
         bus_error_forget(file->data);
         munmap((void *)file->data, file->size);
+        close(file->fd);
     }
     *file = (struct mapped_file){0};
+}
+
+bool mapped_file_is_whole(const struct mapped_file *file)
+{
+    struct stat info;
+
+    return fstat(file->fd, &info) == 0 && info.st_size >= 0 && (size_t)info.st_size >= file->size;
 }
 
 enum status folder_make_durable(const char *path)

@@ -8,7 +8,7 @@
 #include "train/watchdog.h"
 
 /* Fill ids and targets with windows first .. first + micro_batch - 1 of this epoch's order. */
-static void load_windows(struct rank *rank, int64_t first)
+static enum status load_windows(struct rank *rank, int64_t first)
 {
     const struct run *run = rank->run;
     const int length = run->model.max_seq_len;
@@ -18,9 +18,10 @@ static void load_windows(struct rank *rank, int64_t first)
         if (run->config.data.shuffle)
             window = sample_order((uint64_t)run->config.run.seed, (uint32_t)rank->progress.epoch,
                                   window, run->steps.windows);
-        dataset_window(&run->data, SPLIT_TRAIN, window, length, rank->ids + (int64_t)i * length,
-                       rank->targets + (int64_t)i * length);
+        TRY(dataset_window(&run->data, SPLIT_TRAIN, window, length, rank->ids + (int64_t)i * length,
+                           rank->targets + (int64_t)i * length));
     }
+    return dataset_check_whole(&run->data);
 }
 
 /* The sections of a step (device.h): a micro-batch whose gradients are not summed over the ranks yet;
@@ -110,7 +111,7 @@ static enum status accumulate(struct rank *rank, int first)
         const struct model_step step = {(uint64_t)run->config.run.seed,
                                         (uint32_t)rank->progress.step, in_batch};
         pulse_beat();
-        load_windows(rank, rank->progress.position + in_batch);
+        TRY(load_windows(rank, rank->progress.position + in_batch));
         TRY(model_load(rank->model, &batch, &step));
         const enum status status = train_micro_batch(rank, rank->progress.loss_scale / tokens,
                                                      micro + 1 == plan->accumulation);
