@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 enum { MAX_FILES = 16 };
@@ -51,7 +52,7 @@ bool bus_error_survive(void (*read)(void *context), void *context)
 {
     sigjmp_buf here;
 
-    /* The signal is not blocked in its handler, so there is no mask to be brought back. */
+    /* Without the mask, whose saving is a system call. */
     if (sigsetjmp(here, 0) != 0) {
         way_out = NULL;
         return false;
@@ -74,13 +75,16 @@ static void on_bus_error(int signal, siginfo_t *info, void *context)
 {
     const uintptr_t address = (uintptr_t)info->si_addr;
 
-    (void)context;
     for (int i = 0; i < MAX_FILES; i++) {
         const uintptr_t data = atomic_load(&files[i].data);
         if (!data || address < data || address - data >= files[i].size)
             continue;
-        if (way_out)
+        if (way_out) {
+            /* The mask from before the signal, which was not saved. */
+            const ucontext_t *before = context;
+            pthread_sigmask(SIG_SETMASK, &before->uc_sigmask, NULL);
             siglongjmp(*way_out, 1);
+        }
         say(program_invocation_short_name);
         say(": ");
         say(files[i].path);
@@ -94,7 +98,7 @@ static void on_bus_error(int signal, siginfo_t *info, void *context)
 
 void bus_error_handle(void)
 {
-    struct sigaction action = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    struct sigaction action = {.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO};
 
     sigemptyset(&action.sa_mask);
     sigaction(SIGBUS, &action, NULL);
