@@ -51,11 +51,11 @@ sweep() {       # PROGRAM...
     rm -rf checkpoints logs made.safetensors
     count "$@"
     rm -rf checkpoints logs made.safetensors
-    for ((n = 1; n <= own; n += n < 50 ? 1 : (own - 50) / 20 + 1)); do
+    for ((n = 1; n <= own; n += n < 50 ? 1 : (own - 50) / 60 + 1)); do
         fails_well memory OCTET_SHIM_ALLOC=$n "$@"
     done
     # Not all of them say what they lacked.
-    for ((n = 1; n <= any; n += any / 15 + 1)); do
+    for ((n = 1; n <= any; n += any / 30 + 1)); do
         fails_well "" OCTET_SHIM_ALLOC_ALL=$n "$@"
     done
     for ((n = 1; n <= threads; n++)); do
