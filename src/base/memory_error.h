@@ -1,5 +1,5 @@
-/* memory_error.h - a C++ library that finds no memory, and could only end the process with a crash, ends it
- * with one line and exit code 1. */
+/* memory_error.h - a C++ library that finds no memory, and could only end the process with a crash,
+ * ends it with one line and exit code 1. */
 #ifndef OCTET_MEMORY_ERROR_H
 #define OCTET_MEMORY_ERROR_H
 

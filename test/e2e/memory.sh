@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# memory.sh - an allocation that fails, wherever it is, and a thread that cannot be created: one line that
-# says so, an exit code, and no checkpoint but whole ones.
+# memory.sh - an allocation that fails, wherever it is, and a thread that cannot be created: one line
+# that says so, an exit code, and no checkpoint but whole ones.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -14,15 +14,16 @@ with_shim() {
     run env "$1" LD_PRELOAD="$programs/test/liballoc_shim.so" "$program" "${@:3}"
 }
 
-# How many allocations of its own, allocations of any kind and threads a command makes: $own $any $threads.
+# How many allocations of its own, allocations of any kind and threads a command makes: $own, $any and
+# $threads.
 count() {       # PROGRAM...
     with_shim OCTET_SHIM_COUNT=counts "$@" || fail "\"$*\" fails with all its memory"
     read -r own any threads <counts
     [ "$own" -gt 20 ] || fail "\"$*\" makes $own allocations, which cannot be all"
 }
 
-# Exit code 1 or 2 and one line that names what is lacking; or, where the command can do without, at most
-# a line about a save, of which there are others.
+# Exit code 1 or 2 and one line that names what is lacking; or, where the command can do without, at
+# most a line about a save, of which there are others.
 fails_well() {  # WORD VARIABLE=N PROGRAM...
     local status=0 program=$3 errors
 

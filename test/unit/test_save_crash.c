@@ -1,5 +1,5 @@
-/* test_save_crash.c - a save that ends at each of its system calls, in every way: the call fails, or the
- * process dies before, in or behind it. Linked with --wrap for each call (meson.build). */
+/* test_save_crash.c - a save that ends at each of its system calls, in every way: the call fails, or
+ * the process dies before, in or behind it. Linked with --wrap for each call (meson.build). */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -40,9 +40,9 @@ static struct {
     int error;
 } trial;
 
-/* What came of it. Calls, in order: o w t a f c open, write, cut, reserve, fsync and close the temporary
- * file; O F C open, fsync and close a folder; r rename over the checkpoint; m another rename; u U unlink
- * a temporary or another file; k mkdir; d e opendir, readdir; i what only reads. */
+/* What came of it. Calls, in order: o w t a f c open, write, cut, reserve, fsync and close the
+ * temporary file; O F C open, fsync and close a folder; r rename over the checkpoint; m another
+ * rename; u U unlink a temporary or another file; k mkdir; d e opendir, readdir; i what only reads. */
 static struct {
     int n_calls;
     char calls[1000];
