@@ -11,6 +11,7 @@
 #include "base/bus_error.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/memory_error.h"
 #include "base/status.h"
 #include "device/gpu.h"
 #include "generate/generate.h"
@@ -320,6 +321,7 @@ int main(int argc, char **argv)
 
     log_set_stream(stderr);
     bus_error_handle();
+    memory_error_handle();
     const enum status status = run(argc, argv, &reader_is_gone);
     if (status == ERR_CANCELED)
         return 128 + stop_signal;

@@ -6,6 +6,7 @@
 
 #include "base/bus_error.h"
 #include "base/log.h"
+#include "base/memory_error.h"
 #include "train/run.h"
 
 static const char program[] = "trainer";
@@ -94,6 +95,7 @@ int main(int argc, char **argv)
     /* Progress may go to a program that has ended; the run goes on all the same. */
     signal(SIGPIPE, SIG_IGN);
     bus_error_handle();
+    memory_error_handle();
     const enum status status = run(argc, argv, &stopped_by, &passed);
     if (status != OK)
         log_error(program, status_message());

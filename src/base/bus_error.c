@@ -3,11 +3,13 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 enum { MAX_FILES = 16 };
@@ -43,6 +45,26 @@ void bus_error_forget(const void *data)
     pthread_mutex_unlock(&lock);
 }
 
+/* Where this thread goes on after a bus error; NULL: nowhere. */
+static _Thread_local sigjmp_buf *way_out;
+
+bool bus_error_survive(void (*read)(void *context), void *context)
+{
+    sigjmp_buf here;
+
+    /* Without the mask, whose saving is a system call. */
+    if (sigsetjmp(here, 0) != 0) {
+        way_out = NULL;
+        return false;
+    }
+    way_out = &here;
+    atomic_signal_fence(memory_order_seq_cst);
+    read(context);
+    atomic_signal_fence(memory_order_seq_cst);
+    way_out = NULL;
+    return true;
+}
+
 static void say(const char *text)
 {
     (void)!write(STDERR_FILENO, text, strlen(text));
@@ -53,11 +75,16 @@ static void on_bus_error(int signal, siginfo_t *info, void *context)
 {
     const uintptr_t address = (uintptr_t)info->si_addr;
 
-    (void)context;
     for (int i = 0; i < MAX_FILES; i++) {
         const uintptr_t data = atomic_load(&files[i].data);
         if (!data || address < data || address - data >= files[i].size)
             continue;
+        if (way_out) {
+            /* The mask from before the signal, which was not saved. */
+            const ucontext_t *before = context;
+            pthread_sigmask(SIG_SETMASK, &before->uc_sigmask, NULL);
+            siglongjmp(*way_out, 1);
+        }
         say(program_invocation_short_name);
         say(": ");
         say(files[i].path);

@@ -187,6 +187,12 @@ static enum status finish_temporary(struct atomic_file *file)
     return OK;
 }
 
+/* Some network file systems have no fsync for folders. */
+static bool sync_folder(int fd)
+{
+    return TEMP_FAILURE_RETRY(fsync(fd)) == 0 || errno == EINVAL || errno == EOPNOTSUPP;
+}
+
 enum status atomic_file_commit(struct atomic_file *file)
 {
     enum status status;
@@ -216,8 +222,7 @@ enum status atomic_file_commit(struct atomic_file *file)
     }
     free(file->temporary);
     file->temporary = NULL;
-    /* Some network file systems have no fsync for folders. */
-    if (TEMP_FAILURE_RETRY(fsync(folder_fd)) != 0 && errno != EINVAL && errno != EOPNOTSUPP)
+    if (!sync_folder(folder_fd))
         status = fail_errno(ERR_IO, "%s: is written, but its folder cannot be made durable",
                             file->path);
 
@@ -262,11 +267,12 @@ enum status mapped_file_open(struct mapped_file *file, const char *path)
         if (data == MAP_FAILED)
             status = fail_errno(ERR_IO, "%s: cannot map %jd bytes", path, (intmax_t)info.st_size);
         else
-            *file = (struct mapped_file){data, (size_t)info.st_size};
+            *file = (struct mapped_file){data, (size_t)info.st_size, fd};
         if (file->data)
             bus_error_watch(file->data, file->size, path);
     }
-    close(fd);
+    if (!file->data)
+        close(fd);
     return status;
 }
 
@@ -275,8 +281,41 @@ void mapped_file_close(struct mapped_file *file)
     if (file->data) {
         bus_error_forget(file->data);
         munmap((void *)file->data, file->size);
+        close(file->fd);
     }
     *file = (struct mapped_file){0};
+}
+
+bool mapped_file_is_whole(const struct mapped_file *file)
+{
+    struct stat info;
+
+    return fstat(file->fd, &info) == 0 && info.st_size >= 0 && (size_t)info.st_size >= file->size;
+}
+
+enum status folder_make_durable(const char *path)
+{
+    enum status status = OK;
+
+    const int fd = open_retrying(path, O_RDONLY | O_DIRECTORY);
+    if (fd < 0 && errno == EACCES)
+        return OK;
+    if (fd < 0 || !sync_folder(fd))
+        status = fail_errno(ERR_IO, "%s: cannot make the folder durable", path);
+    if (fd >= 0)
+        close(fd);
+    return status;
+}
+
+static enum status sync_parent(const char *path)
+{
+    char *folder = folder_of(path);
+
+    if (!folder)
+        return fail(ERR_NOMEM, "%s: not enough memory to create the folder", path);
+    const enum status status = folder_make_durable(folder);
+    free(folder);
+    return status;
 }
 
 static enum status create_one_folder(const char *path)
@@ -286,7 +325,7 @@ static enum status create_one_folder(const char *path)
     /* Looked at first, because a read-only file system may refuse what exists. */
     if (stat(path, &info) != 0) {
         if (mkdir(path, 0777) == 0)
-            return OK;
+            return sync_parent(path);
         if (errno != EEXIST)
             return fail_errno(status_of_name(errno), "%s: cannot create the folder", path);
         /* Another process was faster, or the name is a link to nothing. */

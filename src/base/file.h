@@ -41,12 +41,18 @@ void atomic_file_discard(struct atomic_file *file);
 struct mapped_file {
     const unsigned char *data;
     size_t size;
+    int fd;
 };
 enum status mapped_file_open(struct mapped_file *file, const char *path);
 void mapped_file_close(struct mapped_file *file);
+/* False once the file has been cut short: what was behind its end may have been read as zeros, or ends
+ * in a bus error (bus_error.h). */
+bool mapped_file_is_whole(const struct mapped_file *file);
 
-/* Create a folder and its parents; fine when it exists. */
+/* Create a folder and its parents, durably; fine when it exists. */
 enum status folder_create(const char *path);
+/* Make the names in a folder durable. One that may not be read is passed over. */
+enum status folder_make_durable(const char *path);
 /* Create a folder that was not there: "-2", "-3", ... is put behind `path` (a buffer of `size` bytes)
  * until the name is free. */
 enum status folder_create_new(char *path, size_t size);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bus_error.h"
 #include "base/checksum.h"
 #include "data/byte_progress.h"
 
@@ -217,11 +218,35 @@ int64_t dataset_windows(const struct dataset *ds, enum split split, int length)
     return count > length ? (count - 1) / length : 0;
 }
 
-void dataset_window(const struct dataset *ds, enum split split, int64_t window, int length,
-                    int32_t *ids, int32_t *targets)
+static enum status fail_cut_short(const struct dataset *ds)
 {
-    const struct token_stream *stream = &ds->streams[split];
+    return fail(ERR_IO, "%s: was cut short while it was being read, or its disk failed: bring it back "
+                "as it was", ds->path);
+}
 
-    unpack(stream, window * length, length, ids);
-    unpack(stream, window * length + 1, length, targets);
+struct window {
+    const struct token_stream *stream;
+    int64_t first, length;
+    int32_t *ids, *targets;
+};
+
+static void read_window(void *context)
+{
+    const struct window *w = context;
+
+    unpack(w->stream, w->first, w->length, w->ids);
+    unpack(w->stream, w->first + 1, w->length, w->targets);
+}
+
+enum status dataset_window(const struct dataset *ds, enum split split, int64_t window, int length,
+                           int32_t *ids, int32_t *targets)
+{
+    struct window w = {&ds->streams[split], window * length, length, ids, targets};
+
+    return bus_error_survive(read_window, &w) ? OK : fail_cut_short(ds);
+}
+
+enum status dataset_check_whole(const struct dataset *ds)
+{
+    return mapped_file_is_whole(&ds->file.file) ? OK : fail_cut_short(ds);
 }

@@ -35,9 +35,13 @@ void dataset_close(struct dataset *ds);
 /* Windows of `length` + 1 tokens, each starting where the last one's targets ended: window i is
  * tokens i*length .. i*length+length. 0 if the stream is too short for one. */
 int64_t dataset_windows(const struct dataset *ds, enum split split, int length);
-/* One window: ids (length) and targets (length), the same tokens shifted by one. */
-void dataset_window(const struct dataset *ds, enum split split, int64_t window, int length,
-                    int32_t *ids, int32_t *targets);
+/* One window: ids (length) and targets (length), the same tokens shifted by one. ERR_IO if the file has
+ * been cut short since, or can't be read. */
+enum status dataset_window(const struct dataset *ds, enum split split, int64_t window, int length,
+                           int32_t *ids, int32_t *targets);
+/* Whether the windows read until now were the file's: in the page where it was cut short they are zeros.
+ * ERR_IO as above. */
+enum status dataset_check_whole(const struct dataset *ds);
 
 /* The digest of a token file, 16 hexadecimal digits: the CRC-32C of the bytes of train, then that
  * of val (0 where it is empty). */

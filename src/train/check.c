@@ -186,7 +186,8 @@ static enum status check_arithmetic(struct run *run)
         status = fail(ERR_NOMEM, "no memory for the self-test");
         goto done;
     }
-    dataset_window(&run->data, SPLIT_TRAIN, 0, length, tokens, tokens + length);
+    TRY_GOTO(status, dataset_window(&run->data, SPLIT_TRAIN, 0, length, tokens, tokens + length),
+             done);
     const struct model_batch batch = {tokens, tokens + length, 1, length};
     status = self_test(run, dev, model, &batch, gradients);
 done:

@@ -107,7 +107,7 @@ static enum status create_reference(struct reference *r, const struct run *run)
     r->tokens = malloc(2 * (size_t)length * sizeof *r->tokens);
     if (!r->tokens)
         return fail(ERR_NOMEM, "no memory for %d tokens", length);
-    dataset_window(&run->data, SPLIT_TRAIN, 0, length, r->tokens, r->tokens + length);
+    TRY(dataset_window(&run->data, SPLIT_TRAIN, 0, length, r->tokens, r->tokens + length));
     r->batch = (struct model_batch){r->tokens, r->tokens + length, 1, length};
     return OK;
 }

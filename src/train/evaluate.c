@@ -40,8 +40,9 @@ static enum status evaluate_part(struct rank *rank, int64_t windows, bool *stopp
         if (*stopped)
             return OK;
         for (int64_t i = 0; i < count; i++)
-            dataset_window(&run->data, SPLIT_VAL, from + i, length, rank->ids + i * length,
-                           rank->targets + i * length);
+            TRY(dataset_window(&run->data, SPLIT_VAL, from + i, length, rank->ids + i * length,
+                               rank->targets + i * length));
+        TRY(dataset_check_whole(&run->data));
         const struct model_batch batch = {rank->ids, rank->targets, (int)count, length};
         if (count > 0)
             TRY(model_evaluate_batch(rank->model, &batch));

@@ -1,6 +1,7 @@
 #include "train/save_folder.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,14 +50,20 @@ void saves_epoch_name(char name[SAVE_NAME_SIZE], int64_t epoch)
 enum status saves_each(const char *folder, saves_visit visit, void *context)
 {
     DIR *dir = opendir(folder);
-    struct dirent *entry;
+    struct dirent *entry = NULL;
     enum status status = OK;
 
-    while (dir && status == OK && (entry = readdir(dir)))
+    if (!dir && (errno == ENOENT || errno == ENOTDIR))
+        return OK;
+    if (!dir)
+        return fail_errno(errno == EACCES ? ERR_INVALID : ERR_IO, "%s: cannot read the folder",
+                          folder);
+    while (status == OK && (errno = 0, entry = readdir(dir)))
         if (is_save(entry->d_name))
             status = visit(context, folder, entry->d_name);
-    if (dir)
-        closedir(dir);
+    if (!entry && errno != 0)
+        status = fail_errno(ERR_IO, "%s: cannot read the folder", folder);
+    closedir(dir);
     return status;
 }
 
@@ -132,7 +139,8 @@ enum status saves_make_room(const char *folder, int64_t start_step)
 
     TRY(folder_create(folder));
     remove_torn_saves(folder);
-    return saves_each(folder, move_aside, &aside);
+    TRY(saves_each(folder, move_aside, &aside));
+    return aside.folder[0] ? folder_make_durable(aside.folder) : OK;
 }
 
 /* ---- finding ---- */

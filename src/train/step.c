@@ -37,8 +37,9 @@ enum status step_load(struct rank *rank, int micro)
 
     pulse_beat();
     for (int64_t i = 0; i < run->batch.micro_batch; i++)
-        dataset_window(&run->data, SPLIT_TRAIN, step_window(rank, first + i), length,
-                       rank->ids + i * length, rank->targets + i * length);
+        TRY(dataset_window(&run->data, SPLIT_TRAIN, step_window(rank, first + i), length,
+                           rank->ids + i * length, rank->targets + i * length));
+    TRY(dataset_check_whole(&run->data));
     return model_load(rank->model, &batch, &step);
 }
 

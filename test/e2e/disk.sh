@@ -180,21 +180,32 @@ one_run_at_a_time() {
     expect_exit 0 "done" -- trainer c.ini --set training.num_epochs=1
 }
 
-# Another program writes to the token file while it is mapped.
-cut_short() {
+# Another program writes to the token file while it is mapped. The run is held in its first save.
+cut_short() {       # BYTES WORKERS
     local status=0
 
-    epochs num_epochs=2000
-    in_background trainer c.ini --set checkpoint.save_minutes=0.001
-    wait_until test -e checkpoints/last_checkpoint.safetensors
+    epochs
     cp tokens.safetensors whole
-    truncate -s 100 tokens.safetensors
+    expect_exit 0 "done" -- trainer c.ini --gpus "$2" --set checkpoint.save_dir=straight \
+        --set logging.log_dir=straight
+    touch hold
+    OCTET_SHIM_HOLD=fsync:hold in_background trainer c.ini --gpus "$2"
+    wait_until test -e hold.held
+    truncate -s "$1" tokens.safetensors
+    rm hold
     wait "$pid" || status=$?
     check_equal "the exit code" $status 1
-    check_equal "the message" "$(cat "$work/stderr")" \
-        "trainer: tokens.safetensors: was cut short while it was in use, or its disk failed: bring it back as it was"
+    check_equal "lines on stderr" "$(wc -l <"$work/stderr")" 1
+    check_text "$work/stderr" \
+        "tokens.safetensors: was cut short while it was being read, or its disk failed: bring it back as it was"
+    check_equal "the saved step" \
+        "$(tensors metadata checkpoints/last_checkpoint.safetensors step)" \
+        "$(metrics values logs/metrics.jsonl loss | tail -n 1 | cut -d " " -f 1)"
     cp whole tokens.safetensors
-    expect_exit 0 "resuming" -- trainer c.ini --resume auto --set training.num_epochs=3
+    expect_exit 0 "resuming checkpoints/last_checkpoint.safetensors" -- \
+        trainer c.ini --gpus "$2" --resume auto
+    check_tensors checkpoints/final_model.safetensors straight/final_model.safetensors 0
+    check_same_run logs straight
 }
 
 shim_disk
@@ -214,5 +225,7 @@ run_case fails_at_signal
 run_case last_is_tried_again
 run_case best_is_tried_again
 run_case one_run_at_a_time
-run_case cut_short
+run_case cut_short 4096 1
+run_case cut_short 4096 2
+run_case cut_short 100 1        # the rest of the first page is zeros
 finish

@@ -15,7 +15,7 @@ static void read_windows(const struct dataset *ds, enum split split, int length)
     for (int64_t n = 0; n < n_windows && n < MAX_WINDOWS; n++) {
         /* From both ends, so that a long file's last window is among them. */
         const int64_t window = n % 2 ? n_windows - 1 - n / 2 : n / 2;
-        dataset_window(ds, split, window, length, ids, targets);
+        FUZZ_CHECK(dataset_window(ds, split, window, length, ids, targets) == OK);
         FUZZ_CHECK(memcmp(ids + 1, targets, (size_t)(length - 1) * sizeof *ids) == 0);
         for (int i = 0; i < length; i++)
             FUZZ_CHECK((uint32_t)ids[i] < vocab_size && (uint32_t)targets[i] < vocab_size);

@@ -8,11 +8,12 @@
  *                                             soon as it does
  *
  * CALL is posix_fallocate, with which each checkpoint begins, pwrite, fsync or rename of a checkpoint;
- * to be held also statvfs. ERROR is a number. */
+ * to be held also statvfs. ERROR is a number, or KILL, which ends the process instead. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -61,15 +62,17 @@ static void hold(const char *call)
 static int fault(const char *call, long end)
 {
     const char *rule = getenv("OCTET_SHIM_FAULT");
-    char name[32];
-    int error, first, last;
+    char name[32], error[8];
+    int first, last;
     long bytes = 0;
 
     hold(call);
-    if (!rule || sscanf(rule, "%31[^:]:%d:%d-%d:%ld", name, &error, &first, &last, &bytes) < 4 ||
+    if (!rule || sscanf(rule, "%31[^:]:%7[^:]:%d-%d:%ld", name, error, &first, &last, &bytes) < 4 ||
         strcmp(name, call) != 0 || n_saves < first || n_saves > last || end <= bytes)
         return 0;
-    return error;
+    if (strcmp(error, "KILL") == 0)
+        raise(SIGKILL);
+    return atoi(error);
 }
 
 int posix_fallocate64(int fd, off64_t offset, off64_t size)

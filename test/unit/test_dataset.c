@@ -1,7 +1,9 @@
 /* test_dataset.c - token files of any integer type, whole and damaged; the order of samples. */
 #include <inttypes.h>
+#include <pthread.h>
 #include <unistd.h>
 
+#include "base/bus_error.h"
 #include "check.h"
 #include "data/dataset.h"
 #include "data/sample_order.h"
@@ -68,7 +70,7 @@ static void check_window(const struct dataset *ds, enum split split, int64_t win
 {
     int32_t ids[16], targets[16];
 
-    dataset_window(ds, split, window, length, ids, targets);
+    CHECK_OK(dataset_window(ds, split, window, length, ids, targets));
     CHECK(memcmp(ids, expected, (size_t)length * sizeof *ids) == 0);
     CHECK(memcmp(targets, expected + 1, (size_t)length * sizeof *ids) == 0);
 }
@@ -454,6 +456,53 @@ static void order_of_many(void)
     }
 }
 
+/* ---- A file that is cut short while it is mapped ---- */
+
+enum { CUT_TOKENS = 100000, CUT_WINDOW = 16 };
+
+static void *read_beyond_the_end(void *context)
+{
+    const struct dataset *ds = context;
+    const int64_t n = dataset_windows(ds, SPLIT_TRAIN, CUT_WINDOW);
+    int32_t ids[CUT_WINDOW], targets[CUT_WINDOW];
+    intptr_t n_failed = 0;
+
+    for (int64_t i = n / 2; i < n; i++)
+        n_failed += dataset_window(ds, SPLIT_TRAIN, i, CUT_WINDOW, ids, targets) == ERR_IO &&
+                    strstr(status_message(), "was cut short") != NULL;
+    return (void *)n_failed;
+}
+
+/* Also by several threads at a time. */
+static void cut_short(void)
+{
+    static uint8_t tokens[CUT_TOKENS];
+    const struct part part = {"train", DTYPE_U8, CUT_TOKENS, tokens};
+    const int32_t zeros[CUT_WINDOW + 1] = {0};
+    pthread_t threads[4];
+    struct dataset ds;
+    struct stat info;
+
+    const char *path = make_file(&part, 1, BYTE_JSON, NULL);
+    CHECK_OK(dataset_open(&ds, path));
+    CHECK_OK(dataset_check_whole(&ds));
+    CHECK(stat(path, &info) == 0 && truncate(path, 5000) == 0);
+    check_window(&ds, SPLIT_TRAIN, 0, CUT_WINDOW, zeros);
+    CHECK_FAILS(dataset_check_whole(&ds), ERR_IO, "tokens.safetensors: was cut short");
+    const int64_t n = dataset_windows(&ds, SPLIT_TRAIN, CUT_WINDOW);
+    for (int i = 0; i < 4; i++)
+        CHECK(pthread_create(&threads[i], NULL, read_beyond_the_end, &ds) == 0);
+    for (int i = 0; i < 4; i++) {
+        void *n_failed;
+        CHECK(pthread_join(threads[i], &n_failed) == 0);
+        CHECK((intptr_t)n_failed == n - n / 2);
+    }
+    CHECK(truncate(path, info.st_size) == 0);
+    check_window(&ds, SPLIT_TRAIN, n - 1, CUT_WINDOW, zeros);
+    CHECK_OK(dataset_check_whole(&ds));
+    dataset_close(&ds);
+}
+
 int main(void)
 {
     if (!temp_folder_create("test_dataset"))
@@ -470,6 +519,8 @@ int main(void)
     CASE(writer_picks_type);
     CASE(writer_counts);
     CASE(every_byte_is_checked);
+    bus_error_handle();
+    CASE(cut_short);
     CASE(order_is_permutation);
     CASE(order_depends_on_seed_and_epoch);
     CASE(small_orders_are_fair);

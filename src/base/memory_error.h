@@ -1,0 +1,9 @@
+/* memory_error.h - a C++ library that finds no memory, and could only end the process with a crash,
+ * ends it with one line and exit code 1. */
+#ifndef OCTET_MEMORY_ERROR_H
+#define OCTET_MEMORY_ERROR_H
+
+/* From now on, in the whole process. */
+void memory_error_handle(void);
+
+#endif
