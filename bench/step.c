@@ -143,6 +143,7 @@ static enum status prepare(struct bench *bench, const struct command_line *line,
 
     TRY(run_read_settings(run, &options));
     run->config.evaluation.generate_samples = false;
+    run->config.checkpoint.background = false;
     TRY(run_plan_devices(run));
     TRY(open_random_data(run));
     TRY(run_plan_steps(run));

@@ -78,5 +78,5 @@ struct checkpoint_content rank_content(const struct rank *rank)
     const struct run *run = rank->run;
 
     return (struct checkpoint_content){&run->config, &run->data.tokenizer, rank->model,
-                                       &rank->optimizer, rank->progress, run->data.digest};
+                                       &rank->optimizer, rank->progress, run->data.digest, NULL};
 }
