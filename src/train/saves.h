@@ -16,9 +16,9 @@ struct saves {
     bool best_is_begun;         /* one that may not be there yet */
     bool has_room;              /* files of other runs were moved aside, before the first save */
     _Atomic bool failed;        /* the latest save */
-    _Atomic double waiting_since;   /* seconds_now() at the start, and when last_checkpoint or what
-                                     * failed was tried */
-    struct saver *saver;        /* writes, or says whose turn it is; NULL until saves_open() */
+    _Atomic double waiting_since;   /* seconds_now() at the start, and when last_checkpoint or
+                                     * what failed was tried */
+    struct saver *saver;        /* writes, or says whose turn it is; NULL before saves_open() */
 };
 
 /* Before the first save: with copy_size = checkpoint_copy_size() saves_begin() leaves the writing to
@@ -40,8 +40,8 @@ enum status saves_write(struct saves *saves, const char *name, struct checkpoint
 void saves_wait(struct saves *saves);
 bool saves_are_idle(const struct saves *saves);
 
-/* The lowest validation loss whose model is on the disk; waits for it. Best models that could not be
- * saved stand in no other's way. */
+/* The lowest validation loss whose model is on the disk; waits for one that is being written. Those
+ * that could not be saved stand in no other's way. */
 double saves_best_loss(struct saves *saves);
 /* Is it time for last_checkpoint? Every so many seconds (0: never), and after a save that failed
  * within a minute. */

@@ -1,4 +1,4 @@
-/* test_saver.c - the thread that writes checkpoints: what it is given, in which order, and who waits. */
+/* test_saver.c - the thread that writes checkpoints: what it is given, in which order; who waits. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
