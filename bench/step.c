@@ -95,7 +95,7 @@ static enum status save_once(struct rank *rank, double *wait, double *per_step)
         n++;
         writing = first && !saves_are_idle(saves);
         TRY(world_agree(rank->worker, &writing));
-    } while (writing);
+    } while (writing != 0);
     *per_step = (seconds_now() - start - *wait) / n;
     return OK;
 }
