@@ -1,10 +1,12 @@
 /* step - how fast whole training steps are: tokens/s, model FLOP/s, the share of each kind of
  * operation, and the peak memory against the plan.
  *
- *     build/bench/step [CONFIG.ini] [--gpus N] [--steps N] [--warmup N] [--set section.key=value]...
+ *     build/bench/step [CONFIG.ini] [--gpus N] [--steps N] [--warmup N] [--saves N]
+ *                      [--set section.key=value]...
  *
  * The tokens are random ones in a file of its own. A first part runs without clocks in it and gives
- * tokens/s; a second one, with a clock around each operation, gives the shares. */
+ * tokens/s; a second one, with a clock around each operation, gives the shares. With --saves a third
+ * one saves checkpoints in /tmp, in the step loop and in the background: how long steps wait. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +20,7 @@
 #include "train/run.h"
 
 struct settings {
-    int64_t steps, warmup;
+    int64_t steps, warmup, saves;
 };
 
 static const struct option rows[] = {
@@ -28,9 +30,18 @@ static const struct option rows[] = {
     {.flag = "warmup", .placeholder = "N", .type = OPTION_INT, .min = 0, .max = 100000,
      .offset = offsetof(struct settings, warmup), .default_value = "2",
      .help = "steps before them"},
+    {.flag = "saves", .placeholder = "N", .type = OPTION_INT, .min = 0, .max = 1000,
+     .offset = offsetof(struct settings, saves), .default_value = "0",
+     .help = "checkpoints that are saved in /tmp, in the step loop and in the background"},
 };
-static const struct option_table bench_options = {.rows = rows, .n_rows = 2};
+static const struct option_table bench_options = {.rows = rows, .n_rows = 3};
 static const struct option_table *const tables[] = {&bench_options, &config_options};
+
+/* Medians of one way to save. */
+struct saving {
+    double wait;                /* seconds that the step loop waits for a save */
+    double step;                /* seconds of a step while it is written */
+};
 
 struct bench {
     struct run run;
@@ -40,6 +51,7 @@ struct bench {
     double profiled;            /* seconds of the steps it covers */
     double peak;                /* bytes resident at the end of the first part */
     char description[96];
+    struct saving in_steps, beside;
 };
 
 /* Forward and backward: 6 FLOP for each weight of a product and token (the classifier's too, the
@@ -61,6 +73,53 @@ static enum status step(struct rank *rank)
     if (rank->progress.position + rank->run->batch.global_batch > rank->run->steps.windows)
         rank->progress.position = 0;
     return rank_step(rank, &record);
+}
+
+/* A save, then steps as long as it is written: at least one, from which the next save differs. */
+static enum status save_once(struct rank *rank, double *wait, double *per_step)
+{
+    struct saves *saves = &rank->run->saves;
+    const bool first = rank->worker->rank == 0;
+    double writing;
+    int n = 0;
+
+    TRY(world_barrier(rank->worker));
+    const double start = seconds_now();
+    if (first) {
+        saves_begin(saves, SAVE_LAST, rank_content(rank));
+        saves_state_changes(saves);
+    }
+    *wait = seconds_now() - start;
+    do {
+        TRY(step(rank));
+        n++;
+        writing = first && !saves_are_idle(saves);
+        TRY(world_agree(rank->worker, &writing));
+    } while (writing != 0);
+    *per_step = (seconds_now() - start - *wait) / n;
+    return OK;
+}
+
+static enum status time_saves(struct bench *bench, struct rank *rank, bool background,
+                              struct saving *out)
+{
+    const int n = (int)bench->settings.saves;
+    const size_t size = (size_t)checkpoint_copy_size(model_param_table(rank->model));
+    double *wait = calloc(2 * (size_t)n, sizeof *wait), *per_step = wait + n;
+    enum status status = OK;
+
+    if (!wait)
+        return fail(ERR_NOMEM, "no memory for the bench");
+    if (rank->worker->rank == 0)
+        status = saves_open(&bench->run.saves, background ? size : 0);
+    for (int i = 0; i < n && status == OK; i++)
+        status = save_once(rank, &wait[i], &per_step[i]);
+    if (rank->worker->rank == 0) {
+        saves_close(&bench->run.saves);
+        *out = (struct saving){median_of(wait, n), median_of(per_step, n)};
+    }
+    free(wait);
+    return status;
 }
 
 static double resident_bytes(void)
@@ -96,7 +155,28 @@ static enum status worker(struct worker *worker, void *context)
         TRY(step(rank));
     if (first)
         bench->profiled = seconds_now() - start;
-    return OK;
+    if (bench->settings.saves == 0)
+        return OK;
+    if (first)
+        rank->dev->profile = NULL;
+    TRY(time_saves(bench, rank, false, &bench->in_steps));
+    return time_saves(bench, rank, true, &bench->beside);
+}
+
+/* The world of workers, with a folder to save in for as long as it lives. */
+static enum status run_bench(struct bench *bench)
+{
+    struct run *run = &bench->run;
+    char folder[] = "/tmp/octet_saves_XXXXXX", file[64];
+
+    if (!mkdtemp(folder))
+        return fail_errno(ERR_IO, "%s", folder);
+    run->saves = (struct saves){.folder = folder, .save_optimizer = true, .start_step = -1};
+    const enum status status = world_run(run->devices.n_workers, run->barrier, worker, bench);
+    snprintf(file, sizeof file, "%s/" SAVE_LAST, folder);
+    (void)unlink(file);
+    (void)rmdir(folder);
+    return status;
 }
 
 /* Random tokens for a few steps, in a file that is gone as soon as it is mapped. */
@@ -143,6 +223,7 @@ static enum status prepare(struct bench *bench, const struct command_line *line,
 
     TRY(run_read_settings(run, &options));
     run->config.evaluation.generate_samples = false;
+    run->config.checkpoint.background = false;
     TRY(run_plan_devices(run));
     TRY(open_random_data(run));
     TRY(run_plan_steps(run));
@@ -152,6 +233,12 @@ static enum status prepare(struct bench *bench, const struct command_line *line,
     run->ranks = calloc((size_t)run->devices.n_workers, sizeof *run->ranks);
     bench->seconds = calloc((size_t)bench->settings.steps, sizeof *bench->seconds);
     return run->ranks && bench->seconds ? OK : fail(ERR_NOMEM, "no memory for the bench");
+}
+
+static void print_saving(const char *how, const struct saving *saving, double step)
+{
+    printf("save %s: steps wait %.1f ms (%.3f of a step), then take %.1f ms until it is written\n",
+           how, 1e3 * saving->wait, saving->wait / step, 1e3 * saving->step);
 }
 
 static void report(struct bench *bench, const struct plan_memory *memory, double before)
@@ -181,6 +268,10 @@ static void report(struct bench *bench, const struct plan_memory *memory, double
     }
     printf("  %-14s %6.2f ms  %5.1f%%\n", "other", 1e3 * (bench->profiled - known) / (double)n,
            100 * (1 - known / bench->profiled));
+    if (bench->settings.saves > 0) {
+        print_saving("in the step loop", &bench->in_steps, median);
+        print_saving("in the background", &bench->beside, median);
+    }
 }
 
 static void print_help(void)
@@ -206,7 +297,7 @@ int main(int argc, char **argv)
     TRY_GOTO(status, command_line_apply(&line, &bench_options, &bench.settings), done);
     TRY_GOTO(status, prepare(&bench, &line, &memory), done);
     const double before = resident_bytes();
-    status = world_run(bench.run.devices.n_workers, bench.run.barrier, worker, &bench);
+    status = run_bench(&bench);
     for (int i = 0; i < bench.run.devices.n_workers; i++)
         rank_free(&bench.run.ranks[i]);
     if (status == OK)

@@ -13,4 +13,12 @@ static inline double seconds_now(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+/* The moment at which seconds_now() will be that, for waits on CLOCK_MONOTONIC. */
+static inline struct timespec time_at(double seconds)
+{
+    const time_t whole = (time_t)seconds;
+
+    return (struct timespec){whole, (long)(1e9 * (seconds - (double)whole))};
+}
+
 #endif

@@ -113,6 +113,8 @@ static const struct option rows[] = {
      HELP("minutes between saves of last_checkpoint; 0: only when a signal ends the run")},
     {KEY(checkpoint, save_optimizer), BOOL, DEFAULT("true"),
      HELP("optimizer state in every checkpoint; false: only in last_checkpoint")},
+    {KEY(checkpoint, background), BOOL, DEFAULT("true"),
+     HELP("write checkpoints beside the steps, from a copy in host memory; false: steps wait")},
 
     {KEY(logging, log_dir), STRING, DEFAULT("logs"),
      HELP("folder of the log file, metrics.jsonl and tensorboard/")},

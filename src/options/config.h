@@ -52,6 +52,7 @@ struct config {
         int64_t keep_last;          /* newest epoch checkpoints kept; 0: all */
         double save_minutes;        /* between saves of last_checkpoint; 0: at signals only */
         bool save_optimizer;        /* in epoch, best and final files; last_checkpoint has it */
+        bool background;            /* the step loop waits for a copy only */
     } checkpoint;
     struct {
         char log_dir[OPTION_STRING_SIZE];

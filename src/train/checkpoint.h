@@ -79,7 +79,8 @@ enum status weights_load(const char *path, struct model *model);
 /* The same checks without a model to load into. */
 enum status weights_check(const char *path, const struct model_config *model);
 
-/* What a save writes; `optimizer` NULL leaves its state out. */
+/* What a save writes; `optimizer` NULL leaves its state out. With `copy` the numbers come from there,
+ * and neither the model nor the optimizer but their tables are looked at. */
 struct checkpoint_content {
     const struct config *config;
     const struct tokenizer *tokenizer;
@@ -88,8 +89,13 @@ struct checkpoint_content {
     struct progress_state progress;
     const char *dataset_digest;
     struct probe probe;
+    const float *copy;
 };
 
+/* Copy weights and moments to host memory, to be `copy` later. */
+enum status checkpoint_copy(const struct checkpoint_content *content, float *copy);
+/* Its bytes, with optimizer state. */
+uint64_t checkpoint_copy_size(const struct param_table *table);
 /* Write atomically: at any instant `path` is the older file or the whole new one. */
 enum status checkpoint_save(const char *path, const struct checkpoint_content *content);
 

@@ -101,15 +101,18 @@ static enum status write_probe(struct safetensors_writer *w, const struct probe 
 struct group {
     const char *prefix;
     struct tensor flat;
+    const float *copy;          /* of its parameters one after another, or NULL */
 };
 
 static int make_groups(struct group groups[3], const struct checkpoint_content *c)
 {
-    groups[0] = (struct group){"", model_weights(c->model)};
+    const int64_t count = model_param_table(c->model)->n_parameters;
+
+    groups[0] = (struct group){"", model_weights(c->model), c->copy};
     if (!c->optimizer)
         return 1;
-    groups[1] = (struct group){MOMENT_M, c->optimizer->m};
-    groups[2] = (struct group){MOMENT_V, c->optimizer->v};
+    groups[1] = (struct group){MOMENT_M, c->optimizer->m, c->copy ? c->copy + count : NULL};
+    groups[2] = (struct group){MOMENT_V, c->optimizer->v, c->copy ? c->copy + 2 * count : NULL};
     return 3;
 }
 
@@ -125,17 +128,21 @@ static enum status declare_group(struct safetensors_writer *w, const struct grou
     return OK;
 }
 
-/* Through one host buffer as large as the largest parameter. */
+/* Through one host buffer as large as the largest parameter, or from the copy. */
 static enum status write_group(struct safetensors_writer *w, const struct group *group,
                                struct model *model, float *buffer)
 {
     const struct param_table *table = model_param_table(model);
+    const float *copied = group->copy;
 
     for (int i = 0; i < table->n_params; i++) {
         const struct param *param = &table->params[i];
         pulse_beat();
-        TRY(model_get_param(model, &group->flat, param, buffer));
-        TRY(safetensors_writer_data(w, buffer, (size_t)param->count * sizeof *buffer));
+        if (!copied)
+            TRY(model_get_param(model, &group->flat, param, buffer));
+        TRY(safetensors_writer_data(w, copied ? copied : buffer,
+                                    (size_t)param->count * sizeof *buffer));
+        copied += copied ? param->count : 0;
     }
     return OK;
 }
@@ -186,4 +193,24 @@ uint64_t checkpoint_size(const struct param_table *table, int max_seq_len, bool 
     const uint64_t probe = ((uint64_t)max_seq_len + 1) * sizeof(int32_t);
 
     return HEADER + probe + (with_optimizer ? 3 : 1) * (tensors + names);
+}
+
+enum status checkpoint_copy(const struct checkpoint_content *content, float *copy)
+{
+    const struct param_table *table = model_param_table(content->model);
+    struct group groups[3];
+    const int n_groups = make_groups(groups, content);
+
+    for (int i = 0; i < n_groups; i++)
+        for (int j = 0; j < table->n_params; j++) {
+            pulse_beat();
+            TRY(model_get_param(content->model, &groups[i].flat, &table->params[j], copy));
+            copy += table->params[j].count;
+        }
+    return OK;
+}
+
+uint64_t checkpoint_copy_size(const struct param_table *table)
+{
+    return 3 * (uint64_t)table->n_parameters * sizeof(float);
 }

@@ -56,12 +56,12 @@ static enum status evaluate_part(struct rank *rank, int64_t windows, bool *stopp
     return OK;
 }
 
-static enum status report(struct rank *rank, const double totals[2], int64_t tokens, double seconds)
+/* For rank 0. */
+static void report(struct rank *rank, const double totals[2], int64_t tokens, double seconds)
 {
     struct run *run = rank->run;
     const double loss = totals[0] / (double)tokens;
-    const double best_before = rank->progress.best_loss;
-    const bool is_best = loss < best_before;
+    const bool is_best = loss < saves_best_loss(&run->saves);
     const struct monitor_evaluation evaluation = {
         .step = rank->progress.step,
         .epoch = rank->progress.position == 0 ? rank->progress.epoch : rank->progress.epoch + 1,
@@ -72,17 +72,11 @@ static enum status report(struct rank *rank, const double totals[2], int64_t tok
         .seconds = seconds,
     };
 
-    if (is_best)
-        rank->progress.best_loss = loss;
-    if (rank->worker->rank != 0)
-        return OK;
     monitor_evaluation(run->monitor, &evaluation);
-    if (is_best && saves_write(&run->saves, SAVE_BEST, rank_content(rank)) != OK) {
-        /* The best that is not on the disk stands in no other's way. */
-        rank->progress.best_loss = best_before;
-        saves_report_failure();
-    }
-    return OK;
+    if (!is_best)
+        return;
+    rank->progress.best_loss = loss;
+    saves_begin(&run->saves, SAVE_BEST, rank_content(rank));
 }
 
 enum status rank_evaluate(struct rank *rank, bool *stopped)
@@ -108,5 +102,7 @@ enum status rank_evaluate(struct rank *rank, bool *stopped)
     TRY(comm_all_reduce(rank->comm, &sums));
     TRY(comm_wait(rank->comm));
     TRY(device_download(rank->dev, totals, sums.data, sizeof totals));
-    return report(rank, totals, windows * rank->run->model.max_seq_len, seconds_now() - start);
+    if (rank->worker->rank == 0)
+        report(rank, totals, windows * rank->run->model.max_seq_len, seconds_now() - start);
+    return OK;
 }

@@ -67,6 +67,7 @@ struct plan_memory {
     struct model_memory model;
     size_t optimizer;
     size_t generation;          /* of rank 0 alone */
+    uint64_t saving;            /* of CPU workers, once: the copy that is saved in the background */
     uint64_t available;         /* on the machine, or on the GPU that has least */
     uint64_t reserved;          /* of a GPU, for CUDA and NCCL; not in `available` */
     int gpu;                    /* the GPU that has least; -1: CPU workers */
@@ -77,7 +78,7 @@ struct plan_memory {
 enum status plan_memory(struct plan_memory *out, const struct device *dev,
                         const struct plan_devices *devices, const struct model_config *model,
                         const struct config *config, int micro_batch);
-/* Bytes of so many workers: only the first one generates samples. */
+/* Bytes of so many workers: only the first one generates samples and saves. */
 uint64_t plan_memory_total(const struct plan_memory *memory, int n_workers);
 /* Bytes of those that share the available memory. */
 uint64_t plan_memory_needed(const struct plan_memory *memory);

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "device/gpu.h"
+#include "train/checkpoint.h"
 #include "train/optimizer.h"
 #include "train/plan.h"
 
@@ -79,6 +80,8 @@ static enum status needs(struct plan_memory *out, const struct device *dev,
     TRY(model_memory_plan(&out->model, dev, model, micro_batch, MODEL_TRAIN, false));
     TRY(param_table_create(&table, model));
     out->optimizer = optimizer_memory_plan(table.flat_count, device_master(dev));
+    if (out->gpu < 0 && config->checkpoint.background)
+        out->saving = checkpoint_copy_size(&table);
     param_table_free(&table);
     if (config->evaluation.generate_samples) {
         TRY(model_memory_plan(&generation, dev, model, 1, MODEL_GENERATE, true));
@@ -120,8 +123,8 @@ enum status plan_memory(struct plan_memory *out, const struct device *dev,
 
     *out = (struct plan_memory){.largest_batch = micro_batch,
                                 .n_sharing = n_gpus > 1 ? 1 : devices->n_workers, .gpu = -1};
-    TRY(needs(out, dev, model, config, micro_batch));
     TRY(find_available(out, n_gpus));
+    TRY(needs(out, dev, model, config, micro_batch));
     return fits(out) ? OK : find_largest_batch(out, dev, model, config, micro_batch);
 }
 
@@ -131,7 +134,7 @@ uint64_t plan_memory_total(const struct plan_memory *memory, int n_workers)
     const uint64_t each = model->weights + model->gradients + model->activations + model->scratch +
                           memory->optimizer;
 
-    return each * (uint64_t)n_workers + memory->generation;
+    return each * (uint64_t)n_workers + memory->generation + memory->saving;
 }
 
 uint64_t plan_memory_needed(const struct plan_memory *memory)
@@ -173,10 +176,10 @@ void plan_memory_print(const struct plan_memory *memory)
     const struct place place = place_of(memory);
 
     log_info("memory per worker, MiB: weights %.1f, gradients %.1f, optimizer %.1f, activations "
-             "%.1f, generation %.1f, scratch %.1f", mebibytes(memory->model.weights),
+             "%.1f, generation %.1f, saving %.1f, scratch %.1f", mebibytes(memory->model.weights),
              mebibytes(memory->model.gradients), mebibytes(memory->optimizer),
              mebibytes(memory->model.activations), mebibytes(memory->generation),
-             mebibytes(memory->model.scratch));
+             mebibytes(memory->saving), mebibytes(memory->model.scratch));
     log_info("memory in all: %.1f MiB for %s, %.1f MiB available on %s",
              mebibytes(plan_memory_needed(memory)), place.takers, mebibytes(memory->available),
              place.where);

@@ -40,9 +40,8 @@ static enum status load_probe_tokens(struct rank *rank)
     rank->probe_tokens = calloc((size_t)length + 1, sizeof *rank->probe_tokens);
     if (!rank->probe_tokens)
         return fail(ERR_NOMEM, "no memory for a window of %d tokens", length);
-    dataset_window(&rank->run->data, SPLIT_TRAIN, 0, length, rank->probe_tokens,
-                   rank->probe_tokens + 1);
-    return OK;
+    return dataset_window(&rank->run->data, SPLIT_TRAIN, 0, length, rank->probe_tokens,
+                          rank->probe_tokens + 1);
 }
 
 enum status rank_create(struct rank *rank, struct run *run, struct worker *worker)
@@ -112,5 +111,5 @@ struct checkpoint_content rank_content(struct rank *rank)
         probe->tokens = NULL;
     return (struct checkpoint_content){&run->config, &run->data.tokenizer, rank->model,
                                        &rank->optimizer, rank->progress, run->data.digest,
-                                       rank->probe};
+                                       rank->probe, NULL};
 }

@@ -38,6 +38,7 @@ static enum status save_one(struct worker *worker, void *context)
     struct rank *rank;
 
     (void)worker;
+    saves_wait(&run->saves);
     while ((rank = choose_rank(run))) {
         if (saves_write(&run->saves, SAVE_LAST, rank_content(rank)) == OK)
             return OK;
@@ -54,7 +55,7 @@ int run_rescue(struct run *run, struct watchdog *dog)
     char reason[1024];
 
     /* Whoever hangs in a save may go on with it at any time; what is there stays. */
-    if (dog->lost_in_save || !choose_rank(run))
+    if (dog->lost_in_save || (saves_are_idle(&run->saves) && !choose_rank(run)))
         return 0;
     snprintf(reason, sizeof reason, "%s", status_message());
     watch = watchdog_watch(dog);

@@ -23,9 +23,10 @@ static int64_t latest_own_step(const struct run *run)
  * back to where it started. */
 static enum status open_earlier(struct run *run, const struct health *health)
 {
-    const struct saves_range range = {latest_own_step(run), health->barred_from, health->barred_to};
     char *path;
 
+    saves_wait(&run->saves);
+    const struct saves_range range = {latest_own_step(run), health->barred_from, health->barred_to};
     enum status status = saves_find_good(run->saves.folder, &range, &path);
     if (status == OK && path)
         status = checkpoint_open(&run->earlier, path);

@@ -1,6 +1,5 @@
 #include "train/saves.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +9,7 @@
 #include "base/log.h"
 #include "base/pulse.h"
 #include "train/fault.h"
+#include "train/saver.h"
 #include "train/watchdog.h"
 
 /* Before the first save. */
@@ -22,58 +22,35 @@ static enum status make_room(struct saves *saves)
     return OK;
 }
 
-static enum status write_save(struct saves *saves, const char *name,
+/* ---- writing, on the thread whose turn it is ---- */
+
+static bool is_last(const char *name)
+{
+    return strcmp(name, SAVE_LAST) == 0;
+}
+
+static bool is_best(const char *name)
+{
+    return strcmp(name, SAVE_BEST) == 0;
+}
+
+static enum status write_file(struct saves *saves, const char *name,
                               struct checkpoint_content content)
 {
     TRY(make_room(saves));
     char *path = saves_path(saves->folder, name);
     if (!path)
         return fail(ERR_NOMEM, "no memory to save %s/%s", saves->folder, name);
-    if (!saves->save_optimizer && strcmp(name, SAVE_LAST) != 0)
+    if (!saves->save_optimizer && !is_last(name))
         content.optimizer = NULL;
     enum status status = checkpoint_save(path, &content);
     if (status == ERR_INVALID)      /* a folder that has gone is no fault of the settings now */
         status = ERR_IO;
     /* The best model is announced by its evaluation. */
-    if (status == OK && strcmp(name, SAVE_BEST) != 0)
+    if (status == OK && !is_best(name))
         log_info("saved %s (step %lld)", path, (long long)content.progress.step);
     free(path);
     return status;
-}
-
-enum status saves_write(struct saves *saves, const char *name, struct checkpoint_content content)
-{
-    /* A worker that the watchdog has given up may come back in the midst of the rescue. */
-    static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
-    const int phase = pulse_phase(PHASE_SAVE);
-
-    pthread_mutex_lock(&one_at_a_time);
-    enum status status = fault_here(0, "save", content.progress.step);
-    if (status == OK)
-        status = write_save(saves, name, content);
-    pthread_mutex_unlock(&one_at_a_time);
-    (void)pulse_phase(phase);
-    saves->failed = status != OK;
-    if (saves->failed || strcmp(name, SAVE_LAST) == 0)
-        saves->waiting_since = seconds_now();
-    return status;
-}
-
-void saves_report_failure(void)
-{
-    char text[1100];
-
-    snprintf(text, sizeof text, "not saved: %s", status_message());
-    log_error("trainer", text);
-}
-
-bool saves_are_due(const struct saves *saves, double interval)
-{
-    const double retry = 60;
-
-    if (saves->failed && (interval == 0 || interval > retry))
-        interval = retry;
-    return interval > 0 && seconds_now() - saves->waiting_since > interval;
 }
 
 struct oldest {
@@ -114,14 +91,128 @@ static enum status remove_oldest(const struct saves *saves, bool *removed)
     return OK;
 }
 
-enum status saves_write_epoch(struct saves *saves, int64_t epoch, struct checkpoint_content content)
+static enum status write_save(struct saves *saves, const char *name,
+                              struct checkpoint_content content)
+{
+    bool more = saves->keep_last > 0 && saves_epoch_of(name) >= 0;
+
+    if (!is_best(name))
+        content.progress.best_loss = saves->best_loss;
+    enum status status = fault_here(0, "save", content.progress.step);
+    if (status == OK)
+        status = write_file(saves, name, content);
+    if (status == OK && is_best(name))
+        saves->best_loss = content.progress.best_loss;
+    while (status == OK && more)
+        status = remove_oldest(saves, &more);
+    saves->failed = status != OK;
+    if (saves->failed || is_last(name))
+        saves->waiting_since = seconds_now();
+    return status;
+}
+
+static void report_failure(void)
+{
+    char text[1100];
+
+    snprintf(text, sizeof text, "not saved: %s", status_message());
+    log_error("trainer", text);
+}
+
+static void write_begun(void *context, const char *name, struct checkpoint_content content)
+{
+    if (write_save(context, name, content) != OK)
+        report_failure();
+}
+
+/* ---- for the workers ---- */
+
+enum status saves_open(struct saves *saves, size_t copy_size)
+{
+    return saver_create(&saves->saver, copy_size, write_begun, saves);
+}
+
+void saves_close(struct saves *saves)
+{
+    saver_destroy(saves->saver);
+    saves->saver = NULL;
+}
+
+enum status saves_write(struct saves *saves, const char *name, struct checkpoint_content content)
+{
+    const int phase = pulse_phase(PHASE_SAVE);
+
+    saver_take_turn(saves->saver);
+    const enum status status = write_save(saves, name, content);
+    saver_end_turn(saves->saver);
+    (void)pulse_phase(phase);
+    return status;
+}
+
+static enum status leave_to_thread(struct saves *saves, const char *name,
+                                   struct checkpoint_content content)
+{
+    const int phase = pulse_phase(PHASE_SAVE);
+
+    saves->failed = false;      /* as long as this one has not */
+    saves->best_is_begun |= is_best(name);
+    const enum status status = saver_begin(saves->saver, name, content);
+    if (status != OK)
+        saves->failed = true;
+    if (saves->failed || is_last(name))
+        saves->waiting_since = seconds_now();
+    (void)pulse_phase(phase);
+    return status;
+}
+
+void saves_begin(struct saves *saves, const char *name, struct checkpoint_content content)
+{
+    const bool has_thread = saver_has_thread(saves->saver);
+
+    if ((has_thread ? leave_to_thread : saves_write)(saves, name, content) != OK)
+        report_failure();
+}
+
+void saves_begin_epoch(struct saves *saves, int64_t epoch, struct checkpoint_content content)
 {
     char name[SAVE_NAME_SIZE];
-    bool more = saves->keep_last > 0;
 
     saves_epoch_name(name, epoch);
-    TRY(saves_write(saves, name, content));
-    while (more)
-        TRY(remove_oldest(saves, &more));
-    return OK;
+    saves_begin(saves, name, content);
+}
+
+void saves_state_changes(struct saves *saves)
+{
+    saver_state_changes(saves->saver);
+}
+
+void saves_wait(struct saves *saves)
+{
+    const int phase = pulse_phase(PHASE_SAVE);
+
+    saver_take_turn(saves->saver);
+    saver_end_turn(saves->saver);
+    (void)pulse_phase(phase);
+}
+
+bool saves_are_idle(const struct saves *saves)
+{
+    return !saves->saver || saver_is_idle(saves->saver);
+}
+
+double saves_best_loss(struct saves *saves)
+{
+    if (saves->best_is_begun)
+        saves_wait(saves);
+    saves->best_is_begun = false;
+    return saves->best_loss;
+}
+
+bool saves_are_due(const struct saves *saves, double interval)
+{
+    const double retry = 60;
+
+    if (saves->failed && (interval == 0 || interval > retry))
+        interval = retry;
+    return interval > 0 && seconds_now() - saves->waiting_since > interval;
 }

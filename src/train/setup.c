@@ -208,6 +208,7 @@ enum status run_check_folders(struct run *run)
         .keep_last = run->config.checkpoint.keep_last,
         .save_optimizer = run->config.checkpoint.save_optimizer,
         .start_step = run->resume.path ? run->start.step : -1,
+        .best_loss = run->start.best_loss,
         .waiting_since = seconds_now(),
     };
     return OK;

@@ -152,6 +152,16 @@ static enum status close_group(struct run *run, enum status before)
     return fail(status == OK ? before : ERR_COMM, "%s", message);
 }
 
+static enum status open_saves(struct run *run)
+{
+    struct param_table table;
+
+    TRY(param_table_create(&table, &run->model));
+    const size_t size = (size_t)checkpoint_copy_size(&table);
+    param_table_free(&table);
+    return saves_open(&run->saves, run->config.checkpoint.background ? size : 0);
+}
+
 /* The workers' lives, and what is left to do when one failed. *n_lost: threads that hang, which
  * may touch what the run owns until the process ends. */
 static enum status run_workers(struct run *run, int *n_lost)
@@ -159,11 +169,15 @@ static enum status run_workers(struct run *run, int *n_lost)
     static struct watchdog dog;
 
     TRY(watchdog_create(&dog, run->config.distributed.watchdog, &run->devices, run->gpu_group));
-    enum status status = world_run_watched(run->devices.n_workers, run->barrier, run_worker, run,
-                                           watchdog_watch(&dog));
+    enum status status = open_saves(run);
+    if (status == OK)
+        status = world_run_watched(run->devices.n_workers, run->barrier, run_worker, run,
+                                   watchdog_watch(&dog));
     *n_lost = dog.watch.n_lost;
     if (status != OK)
         *n_lost += run_rescue(run, &dog);
+    if (*n_lost == 0)
+        saves_close(&run->saves);
     watchdog_free(&dog);
     /* Only now may memory go that other ranks could still have been reading; and communicators
      * before it. */

@@ -20,13 +20,6 @@ static bool epoch_is_over(const struct rank *rank)
     return rank->progress.position + rank->run->batch.global_batch > rank->run->steps.windows;
 }
 
-/* A save that fails costs nothing but itself: the older files are whole, and the next may work. */
-static void try_save(struct rank *rank, const char *name)
-{
-    if (is_first(rank) && saves_write(&rank->run->saves, name, rank_content(rank)) != OK)
-        saves_report_failure();
-}
-
 static bool is_due(int64_t every, int64_t count)
 {
     return every > 0 && count % every == 0;
@@ -50,9 +43,8 @@ static enum status end_epoch(struct rank *rank, bool *stopped)
         }
         TRY(rank_write_samples(rank));
     }
-    if (is_first(rank) && is_due(run->config.checkpoint.save_every, rank->progress.epoch) &&
-        saves_write_epoch(&run->saves, rank->progress.epoch, rank_content(rank)) != OK)
-        saves_report_failure();
+    if (is_first(rank) && is_due(run->config.checkpoint.save_every, rank->progress.epoch))
+        saves_begin_epoch(&run->saves, rank->progress.epoch, rank_content(rank));
     return OK;
 }
 
@@ -60,7 +52,7 @@ static enum status end_epoch(struct rank *rank, bool *stopped)
  * last_checkpoint is saved, by time, for a signal or again after a failure. */
 static enum status settle(struct rank *rank, int *signal)
 {
-    const struct run *run = rank->run;
+    struct run *run = rank->run;
     const double interval = 60 * run->config.checkpoint.save_minutes;
     double value = stop_signal();
 
@@ -71,8 +63,8 @@ static enum status settle(struct rank *rank, int *signal)
     TRY(world_agree(rank->worker, &value));
     *signal = (int)value % SAVE_NOW;
     /* The end saves too. */
-    if (value >= SAVE_NOW && !*signal)
-        try_save(rank, SAVE_LAST);
+    if (is_first(rank) && value >= SAVE_NOW && !*signal)
+        saves_begin(&run->saves, SAVE_LAST, rank_content(rank));
     return OK;
 }
 
@@ -96,6 +88,8 @@ static enum status train(struct rank *rank, int *signal)
 
         const double start = seconds_now();
         struct monitor_step record;
+        if (is_first(rank))
+            saves_state_changes(&run->saves);
         TRY(rank_step(rank, &record));
         record.seconds = seconds_now() - start;
         if (is_first(rank))
@@ -133,16 +127,16 @@ static enum status finish(struct rank *rank)
     if (!is_first(rank))
         return OK;
     if (stop_take_save_request())
-        try_save(rank, SAVE_LAST);
+        saves_begin(&run->saves, SAVE_LAST, rank_content(rank));
     rank->progress.finished = true;
     const enum status status = saves_write(&run->saves, SAVE_FINAL, rank_content(rank));
     /* Then the run that goes on from last_checkpoint has it to write. */
     rank->progress.finished = status == OK;
     TRY(status);
-    if (isfinite(rank->progress.best_loss))
+    const double best_loss = saves_best_loss(&run->saves);
+    if (isfinite(best_loss))
         log_info("done: %lld steps, best validation loss %.4f (perplexity %.2f)",
-                 (long long)rank->progress.step, rank->progress.best_loss,
-                 exp(rank->progress.best_loss));
+                 (long long)rank->progress.step, best_loss, exp(best_loss));
     else
         log_info("done: %lld steps", (long long)rank->progress.step);
     return OK;

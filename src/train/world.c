@@ -1,6 +1,5 @@
 #include "train/world.h"
 
-#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -152,13 +151,6 @@ static void look_after(struct world *world, const struct world_watch *watch, dou
     barrier_cancel(world->barrier);
 }
 
-static struct timespec time_of(double seconds)
-{
-    const double whole = floor(seconds);
-
-    return (struct timespec){(time_t)whole, (long)(1e9 * (seconds - whole))};
-}
-
 static void wait_for_workers(struct world *world, const struct world_watch *watch)
 {
     double last_look = seconds_now();
@@ -169,7 +161,7 @@ static void wait_for_workers(struct world *world, const struct world_watch *watc
             pthread_cond_wait(&world->changed, &world->lock);
             continue;
         }
-        const struct timespec next = time_of(last_look + watch->interval);
+        const struct timespec next = time_at(last_look + watch->interval);
         pthread_cond_timedwait(&world->changed, &world->lock, &next);
         const double now = seconds_now();
         if (now - last_look >= watch->interval && !all_have_ended(world)) {

@@ -9,7 +9,13 @@ readonly ENOSPC=28 EIO=5 EROFS=30 EDQUOT=122
 # Four epochs of 42 steps, of which each saves one file; then best_model and final_model.
 epochs() {          # [KEY=VALUE...]
     tiny_tokens 6000
-    tiny_config max_steps=0 num_epochs=4 eval_every=0 keep_last=0 "$@"
+    tiny_config max_steps=0 num_epochs=4 eval_every=0 keep_last=0 background="$background" "$@"
+}
+background=true
+
+# Saved while the steps wait.
+in_steps() {        # CASE...
+    background=false "$@"
 }
 
 # on_disk FREE COMMAND...: with so many bytes free.
@@ -218,6 +224,10 @@ run_case fails_for_a_while fsync $EIO
 run_case fails_for_a_while rename $EROFS
 run_case fails_for_good pwrite $ENOSPC
 run_case fails_for_good rename $EROFS
+run_case in_steps fails_for_a_while pwrite $EDQUOT 5000
+run_case in_steps fails_for_good pwrite $ENOSPC
+run_case in_steps last_is_tried_again
+run_case in_steps best_is_tried_again
 run_case replaced_or_kept pwrite $EDQUOT
 run_case replaced_or_kept fsync $EIO
 run_case final_model_fails

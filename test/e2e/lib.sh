@@ -288,6 +288,7 @@ save_dir = checkpoints
 save_every = 1
 keep_last = 3
 save_optimizer = true
+background = true
 [logging]
 log_dir = logs
 log_every = 100

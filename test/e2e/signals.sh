@@ -119,12 +119,22 @@ save_in_sampling() {
 }
 
 save_in_save() {
-    epochs save_every=1
+    epochs save_every=1 background=false
     held pwrite trainer c.ini
     send USR1
     release
     goes_on_to_the_end 168 1
     check_equal "the saved step" "$(last_step)" 42
+}
+
+save_beside_save() {
+    epochs save_every=1
+    held pwrite trainer c.ini
+    wait_until has_steps logs/metrics.jsonl 50
+    send USR1
+    release
+    goes_on_to_the_end 168 1
+    [ "$(last_step)" -ge 50 ] || fail "the saved step is $(last_step)"
 }
 
 # ---- the end ----
@@ -161,6 +171,15 @@ second_in_save() {  # FIRST SECOND CODE
     expect_exit 0 "done: 84 steps" -- trainer c.ini --resume auto --set training.num_epochs=2
 }
 
+# While a save of before goes on beside the steps.
+second_beside_save() {
+    epochs save_every=1
+    held pwrite trainer c.ini
+    send_and_see TERM
+    stop_background TERM 143
+    check_no_text "$work/stdout" "stopped by"
+}
+
 second_after_evaluation() {
     long_evaluation num_epochs=2000
     : >hold
@@ -185,14 +204,15 @@ second_in_sampling() {
 }
 
 # The first one, during a save: it is finished, and the end saves again.
-first_in_save() {
-    epochs save_every=1
+first_in_save() {       # BACKGROUND
+    epochs save_every=1 background="$1"
     held pwrite trainer c.ini
     send_and_see TERM
     release
     ends_with 143
-    check_text "$work/stdout" "stopped by signal 15 after step 42"
+    check_text "$work/stdout" "stopped by signal 15 after step"
     check_files checkpoints checkpoint_epoch_1.safetensors last_checkpoint.safetensors
+    [ "$1" = true ] || check_equal "the saved step" "$(last_step)" 42
     check_whole checkpoints
     expect_exit 0 "done: 168 steps" -- trainer c.ini --resume auto
 }
@@ -241,13 +261,16 @@ run_case save_in_evaluation
 run_case save_in_last_evaluation
 run_case save_in_sampling
 run_case save_in_save
+run_case save_beside_save
 run_case end_in_start_up TERM 15
 run_case end_in_start_up INT 2
 run_case second_in_save TERM TERM 143
 run_case second_in_save TERM INT 130
+run_case second_beside_save
 run_case second_after_evaluation
 run_case second_in_sampling
-run_case first_in_save
+run_case first_in_save false
+run_case first_in_save true
 run_case first_in_sampling
 run_case hang_up_echo
 run_case without_hang_up

@@ -17,8 +17,10 @@ workers_meet() {    # WORKERS
 stopped_and_resumed() {
     tiny_tokens 3000
     tiny_config batch_size=2 max_steps=0 num_epochs=500 save_every=10
-    in_background trainer c.ini --gpus 2
+    in_background trainer c.ini --gpus 2 --set checkpoint.save_minutes=0.0005
     wait_until has_steps logs/metrics.jsonl 10
+    kill -s USR1 "$pid"
+    wait_until has_steps logs/metrics.jsonl 40
     stop_background TERM 143
     expect_exit 0 "resuming" -- trainer c.ini --gpus 2 --resume auto \
         --set training.max_steps="$(($(wc -l <logs/metrics.jsonl) + 10))"

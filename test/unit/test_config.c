@@ -71,7 +71,8 @@ static void defaults(void)
     CHECK_TEXT(c.checkpoint.save_dir, "checkpoints");
     CHECK(c.checkpoint.save_every == 10 && c.checkpoint.keep_last == 3);
     CHECK_TEXT(c.logging.log_dir, "logs");
-    CHECK(c.checkpoint.save_optimizer && c.logging.log_every == 10 && c.logging.use_tensorboard);
+    CHECK(c.checkpoint.save_optimizer && c.checkpoint.background);
+    CHECK(c.logging.log_every == 10 && c.logging.use_tensorboard);
     CHECK(c.evaluation.eval_every == 1 && c.evaluation.eval_steps == 0);
     CHECK(c.evaluation.generate_samples && c.evaluation.num_samples == 1);
     CHECK(c.evaluation.sample_length == 200 && c.generation.temperature == 0.8);

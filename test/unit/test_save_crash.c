@@ -307,11 +307,17 @@ static int save_in_child(const struct scenario *s, int64_t start_step, int64_t s
     const pid_t pid = fork();
     if (pid == 0) {
         const struct checkpoint_content content = content_of(step);
+        const size_t copy_size = checkpoint_copy_size(model_param_table(content.model));
+        /* Where failures are reported. */
+        if (!freopen("/dev/null", "w", stderr) || saves_open(&saves, copy_size) != OK)
+            _exit(NOT_SAVED);
         is_armed = true;
-        const enum status saved = s->epoch > 0
-            ? saves_write_epoch(&saves, s->epoch + step - s->step, content)
-            : saves_write(&saves, SAVE_LAST, content);
-        _exit(saved == OK ? SAVED : NOT_SAVED);
+        if (s->epoch > 0)
+            saves_begin_epoch(&saves, s->epoch + step - s->step, content);
+        else
+            saves_begin(&saves, SAVE_LAST, content);
+        saves_wait(&saves);
+        _exit(saves.failed ? NOT_SAVED : SAVED);
     }
     if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
         return -1;
