@@ -65,6 +65,7 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 JobAcctGatherType=jobacct_gather/none
+SchedulerParameters=sched_interval=2,bf_interval=2
 MpiDefault=none
 GresTypes=gpu
 NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) Gres=gpu:2 State=UNKNOWN
@@ -107,7 +108,7 @@ start_slurm() {
 
 # The number of the job is in $job. SLURM signals up to half a minute sooner than it is asked to.
 submit() {          # [TRAINER FLAG...]
-    run sbatch --parsable --time=1 --signal=TERM@35 --gpus-per-node=2 "$script" c.ini --device cpu "$@"
+    run sbatch --parsable --time=1 --signal=TERM@20 --gpus-per-node=2 "$script" c.ini --device cpu "$@"
     job=$(cat "$work/stdout")
     log=octet_$job.log
 }
