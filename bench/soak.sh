@@ -7,7 +7,7 @@ usage() {
 usage: bench/soak.sh BUILD_FOLDER [--steps N] [--workers N]
 
 N steps (20,000 unless given) of config/tiny.ini's model on 2 workers, two windows of 64 tokens in each,
-with TensorBoard, an evaluation, samples and a checkpoint every 124 steps, and a save by time every 2
+with TensorBoard, an evaluation, samples and a checkpoint every 126 steps, and a save by time every 2
 seconds. Looks at the process five times a second, and prints for each tenth of the run behind step
 1,000 what it saw. Exit code 1 if the last tenth has grown over the first:
 
@@ -37,7 +37,7 @@ fi
 
 readonly memory_noise=1024      # KiB
 
-# 16,000 bytes are 250 windows of 64: an epoch is 62 steps of four.
+# 16,200 bytes to train on are 253 windows of 64: an epoch is 63 steps of four.
 prepare_run() {
     head -c 18000 "$here/../../datasets/sample.txt" >text.txt
     run prepare --custom-text text.txt --output tokens.safetensors

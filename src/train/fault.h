@@ -3,7 +3,7 @@
  *     OCTET_TEST_FAULT=KIND:rank=R:phase=PHASE:step=S
  *
  * KIND is "fail" or "hang" (the thread is never heard of again); PHASE is thread, start, forward,
- * update, evaluation, samples or save; S is the number of steps done before, 0 unless given. It
+ * collective, update, evaluation, samples or save; S is the number of steps done before, 0 unless given. It
  * happens once. */
 #ifndef OCTET_FAULT_H
 #define OCTET_FAULT_H
