@@ -30,25 +30,28 @@ static struct number number(double value)
     return n;
 }
 
-/* Whether a line is a row of ours after `step`. */
-static enum status is_later_row(bool *is_later, const char *line, size_t length, int64_t step,
-                                const char *path)
+/* Whether a line is a row of ours that the resumed run writes again. */
+static enum status is_repeated_row(bool *is_repeated, const char *line, size_t length,
+                                const struct monitor_config *config, const char *path)
 {
     json_t *row;
     const enum status status = json_parse(&row, line, length, MAX_ROW, path);
 
-    *is_later = false;
+    *is_repeated = false;
     if (status != OK)
         return status == ERR_INVALID ? OK : status;
     /* What is no integer has the value 0. */
-    if (json_object_get(row, "loss") || json_object_get(row, "val_loss"))
-        *is_later = json_integer_value(json_object_get(row, "step")) > step;
+    const json_int_t step = json_integer_value(json_object_get(row, "step"));
+    if (json_object_get(row, "val_loss"))
+        *is_repeated = step > config->resume_step - config->resume_evaluates;
+    else if (json_object_get(row, "loss"))
+        *is_repeated = step > config->resume_step;
     json_decref(row);
     return OK;
 }
 
-static enum status copy_rows(struct atomic_file *to, const struct mapped_file *from, int64_t step,
-                             const char *path)
+static enum status copy_rows(struct atomic_file *to, const struct mapped_file *from,
+                             const struct monitor_config *config, const char *path)
 {
     const char *line = (const char *)from->data;
     const char *end = line + from->size;
@@ -60,7 +63,7 @@ static enum status copy_rows(struct atomic_file *to, const struct mapped_file *f
         bool is_dropped = true;
 
         if (newline)
-            TRY(is_later_row(&is_dropped, line, (size_t)(newline - line), step, path));
+            TRY(is_repeated_row(&is_dropped, line, (size_t)(newline - line), config, path));
         if (is_dropped) {
             TRY(atomic_file_write(to, kept, (size_t)(line - kept)));
             kept = next;
@@ -70,7 +73,7 @@ static enum status copy_rows(struct atomic_file *to, const struct mapped_file *f
     return atomic_file_write(to, kept, (size_t)(end - kept));
 }
 
-static enum status cut_later_rows(const char *path, int64_t step)
+static enum status cut_repeated_rows(const char *path, const struct monitor_config *config)
 {
     struct mapped_file from = {0};
     struct atomic_file to = {.fd = -1};
@@ -78,7 +81,7 @@ static enum status cut_later_rows(const char *path, int64_t step)
 
     TRY_GOTO(status, mapped_file_open(&from, path), done);
     TRY_GOTO(status, atomic_file_open(&to, path, 0), done);
-    TRY_GOTO(status, copy_rows(&to, &from, step, path), done);
+    TRY_GOTO(status, copy_rows(&to, &from, config, path), done);
     status = atomic_file_commit(&to);
 done:
     atomic_file_discard(&to);
@@ -131,7 +134,7 @@ static enum status move_aside(const char *path, const char *log_dir, time_t modi
 }
 
 /* Make way for this run's rows in what an earlier one left. */
-static enum status prepare(const char *path, const char *log_dir, int64_t resume_step)
+static enum status prepare(const char *path, const struct monitor_config *config)
 {
     struct stat info;
 
@@ -143,22 +146,22 @@ static enum status prepare(const char *path, const char *log_dir, int64_t resume
         return fail(ERR_IO, "%s: expected a regular file, move away what is there", path);
     if (info.st_size == 0)
         return OK;
-    if (resume_step > 0) {
-        if (cut_later_rows(path, resume_step) == OK)
+    if (config->resume_step > 0) {
+        if (cut_repeated_rows(path, config) == OK)
             return OK;
         log_warning("%s: the rows after step %" PRId64 " cannot be cut, it is renamed (%s)", path,
-                    resume_step, status_message());
+                    config->resume_step, status_message());
     }
-    return move_aside(path, log_dir, info.st_mtime);
+    return move_aside(path, config->log_dir, info.st_mtime);
 }
 
-enum status metrics_open(struct append_file *file, const char *log_dir, int64_t resume_step)
+enum status metrics_open(struct append_file *file, const struct monitor_config *config)
 {
     char *path;
 
-    if (asprintf(&path, "%s/metrics.jsonl", log_dir) < 0)
-        return fail(ERR_NOMEM, "%s: out of memory", log_dir);
-    enum status status = prepare(path, log_dir, resume_step);
+    if (asprintf(&path, "%s/metrics.jsonl", config->log_dir) < 0)
+        return fail(ERR_NOMEM, "%s: out of memory", config->log_dir);
+    enum status status = prepare(path, config);
     if (status == OK)
         status = append_file_open(file, path, false);
     free(path);

@@ -42,7 +42,7 @@ enum status monitor_create(struct monitor **out, const struct monitor_config *co
     m->tensorboard = TENSORBOARD_CLOSED;
     progress_init(&m->progress, config);
 
-    if (metrics_open(&m->metrics, config->log_dir, config->resume_step) != OK)
+    if (metrics_open(&m->metrics, config) != OK)
         log_warning("%s; the run goes on without metrics.jsonl", status_message());
     if (config->use_tensorboard && open_tensorboard(&m->tensorboard, config) != OK)
         log_warning("%s; the run goes on without TensorBoard", status_message());

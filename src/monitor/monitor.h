@@ -15,6 +15,7 @@ struct monitor_config {
     bool use_tensorboard;
     int64_t log_every;          /* steps between plain lines */
     int64_t resume_step;        /* 0: a new run. Else rows of an earlier try after it are cut */
+    bool resume_evaluates;      /* it begins with the evaluation of resume_step: that row, too */
     int64_t total_steps;
     int64_t total_epochs;
 };

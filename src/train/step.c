@@ -104,6 +104,7 @@ static enum status reduce_rest(struct rank *rank)
     const struct tensor vectors = tensor_rows(&gradients, table->decay_count,
                                               table->flat_count - table->decay_count);
 
+    TRY(fault_here(rank->worker->rank, "collective", rank->progress.step));
     TRY(comm_all_reduce(rank->comm, &vectors));
     TRY(comm_all_reduce(rank->comm, &sums));
     return comm_wait(rank->comm);

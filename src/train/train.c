@@ -106,6 +106,14 @@ static enum status check_disk(const struct run *run, bool force)
     return plan_disk_check(&disk, force);
 }
 
+/* Whether the checkpoint of a resumed run is from before the evaluation of an epoch's or the run's end. */
+static bool begins_with_evaluation(const struct run *run)
+{
+    return !run->start.finished &&
+           (run->start.step >= run->steps.total ||
+            run->start.position + run->batch.global_batch > run->steps.windows);
+}
+
 static enum status prepare(struct run *run, const struct run_options *options)
 {
     struct plan_memory memory;
@@ -128,6 +136,7 @@ static enum status prepare(struct run *run, const struct run_options *options)
         .use_tensorboard = run->config.logging.use_tensorboard,
         .log_every = (int)run->config.logging.log_every,
         .resume_step = run->start.step,
+        .resume_evaluates = begins_with_evaluation(run),
         .total_steps = run->steps.total,
         .total_epochs = run->steps.epochs,
     };

@@ -102,6 +102,8 @@ run_case first_steps
 run_case rescued 5 hang:rank=2:phase=forward:step=5 "rank 2 (CPU worker 2) hangs in a step" \
     "; waiting in an all-reduce: rank 0, 1, 3"
 run_case rescued 5 hang:rank=0:phase=forward:step=5 "rank 0 (CPU worker 0) hangs in a step"
+run_case rescued 5 hang:rank=1:phase=collective:step=5 "rank 1 (CPU worker 1) hangs in a step" \
+    "; waiting in an all-reduce: rank 0, 2, 3"
 run_case rescued 6 hang:rank=0:phase=update:step=5 "rank 0 (CPU worker 0) hangs in a step" \
     "; waiting in a barrier: rank 1, 2, 3"
 run_case rescued 14 hang:rank=0:phase=evaluation:step=14 "rank 0 (CPU worker 0) hangs in an evaluation"
@@ -111,9 +113,11 @@ run_case not_rescued hang:rank=0:phase=save:step=14 "rank 0 (CPU worker 0) hangs
 run_case not_rescued fail:rank=1:phase=start "rank 1: a fault for a test (start"
 run_case not_rescued fail:rank=2:phase=thread "rank 2: cannot start its thread"
 run_case rescued 5 fail:rank=0:phase=forward:step=5 "rank 0: a fault for a test (forward"
+run_case rescued 5 fail:rank=2:phase=collective:step=5 "rank 2: a fault for a test (collective"
 run_case rescued 6 fail:rank=0:phase=update:step=5 "rank 0: a fault for a test (update"
 run_case rescued 14 fail:rank=0:phase=evaluation:step=14 "rank 0: a fault for a test (evaluation"
 run_case rescued 14 fail:rank=3:phase=evaluation:step=14 "rank 3: a fault for a test (evaluation"
+run_case rescued 14 fail:rank=0:phase=samples:step=14 "rank 0: a fault for a test (samples"
 run_case failed_save
 run_case alone
 run_case unwatched

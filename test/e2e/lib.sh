@@ -15,7 +15,7 @@ fi
 programs=$(cd "$1" && pwd)
 PATH=$programs:$programs/test:$PATH
 export LC_ALL=C UBSAN_OPTIONS=${UBSAN_OPTIONS:-halt_on_error=1}
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 test_data=$here/../data
 work=$(mktemp -d "${TMPDIR:-/tmp}/octet.XXXXXX")
 trap 'rm -rf "$work"' EXIT

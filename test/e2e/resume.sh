@@ -181,6 +181,25 @@ without_final_model() {
     mv checkpoints/final_model.safetensors straight
     expect_exit 0 "" -- trainer c.ini --resume auto
     check_tensors checkpoints/final_model.safetensors straight/final_model.safetensors 0
+    check_equal "metrics" "$(metrics check logs/metrics.jsonl)" "42 steps, 1 evaluations"
+}
+
+# The newest checkpoint was saved between an epoch's last step and its evaluation, whose row is there.
+before_evaluation() {
+    long_run 1 save_every=0 generate_samples=true
+    OCTET_TEST_FAULT=hang:rank=0:phase=samples:step=84 \
+        in_background trainer c.ini --set checkpoint.save_minutes=0.0000001
+    wait_until grep -q '"step":84,"val_loss"' logs/metrics.jsonl
+    wait_until newest_is best_model 84
+    stop_background KILL 137
+    rm checkpoints/best_model.safetensors
+    expect_exit 0 "resuming checkpoints/last_checkpoint.safetensors at step 84" -- \
+        trainer c.ini --resume auto --set evaluation.generate_samples=false
+    check_same_run logs "$work/straight_1/logs"
+}
+
+newest_is() {       # NAME STEP
+    [ "$(tensors metadata "checkpoints/$1.safetensors" step)" = "$2" ]
 }
 
 other_batch() {
@@ -273,6 +292,7 @@ run_case worker_counts
 run_case nothing_to_resume
 run_case complete
 run_case without_final_model
+run_case before_evaluation
 run_case other_batch
 run_case other_data
 run_case by_time

@@ -1,0 +1,146 @@
+#!/usr/bin/env bash
+# faults.sh - what happens when something goes wrong: each fault once, on four CPU workers and on four
+# emulated GPUs.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: bench/faults.sh BUILD_FOLDER [cpu|emulated]
+
+Each fault hits a run of its own that goes on from its third step, in a temporary folder: four workers,
+epochs of 14 steps, an evaluation, samples and a save behind each. Then the run is resumed, and must end
+with the weights of one that nothing happened to. On CPU workers, on emulated GPUs, or, unless one is
+named, on both, where the build has the latter.
+
+Prints a table: the fault, the exit code, the message, seconds from the start to the end of the program
+(of which a rank that hangs takes the 3 of the watchdog, 5 on emulated GPUs), the steps that were done
+and the one that the newest checkpoint has. Exit code 1 if anything is not as the tests expect it.
+TEXT
+}
+
+build=${1:-} only=${2:-both}
+if [ "$build" = --help ]; then
+    usage
+    exit
+fi
+if [ $# -gt 2 ] || [ ! -x "$build/trainer" ] || ! [[ $only =~ ^(cpu|emulated|both)$ ]]; then
+    usage >&2
+    exit 2
+fi
+. "$(dirname "$0")/../test/e2e/lib.sh" "$build"
+readonly ENOSPC=28
+shim="LD_PRELOAD=$programs/test/libdisk_shim.so ASAN_OPTIONS=verify_asan_link_order=0"
+
+prepare_run() {
+    tiny_tokens 8000
+    tiny_config dropout=0.1 max_steps=18 num_epochs=2 lr_schedule=constant \
+        generate_samples=true
+}
+
+# What all runs on these devices go on from, and what they are compared with.
+first_steps() {
+    prepare_run
+    expect_exit 0 "done: 3 steps" -- trainer c.ini --gpus 4 --set training.max_steps=3
+    cp -r . "$work/first"
+    rm -rf checkpoints logs
+    expect_exit 0 "done: 18 steps" -- trainer c.ini --gpus 4
+    cp -r . "$work/straight"
+}
+
+# row WHAT CODE SECONDS STEPS STEP: with the last message of the program.
+row() {
+    printf '| %s | %s | %d | %s | %.1f | %d | %d |\n' "$1" "$devices" "$2" \
+        "$(sed -n 's/^trainer: //p' "$work/stderr" | tail -n 1)" "$3" "$4" "$5" >>"$work/table"
+}
+
+# seconds_of COMMAND...: in $seconds.
+seconds_of() {
+    local start=$EPOCHREALTIME
+
+    "$@"
+    seconds=$(awk -v start="$start" -v end="$EPOCHREALTIME" 'BEGIN { print end - start }')
+}
+
+# fault WHAT CODE STEP TEXT SETTING...: with these in its environment the run has this exit code, within
+# 15 seconds, and says TEXT; the newest checkpoint is that of STEP.
+fault() {
+    local seconds steps
+
+    cp -r "$work/first/." .
+    seconds_of expect_exit "$2" "$4" -- env "${@:5}" trainer c.ini --gpus 4 --resume auto \
+        --set "distributed.watchdog=$watchdog"
+    steps=$(metrics values logs/metrics.jsonl loss | wc -l)
+    row "$1" "$2" "$seconds" "$steps" "$3"
+    check_whole checkpoints
+    [ "$2" -eq 0 ] || expect_exit 0 ".safetensors at step $3" -- trainer c.ini --gpus 4 --resume auto
+    check_tensors checkpoints/final_model.safetensors \
+                  "$work/straight/checkpoints/final_model.safetensors" 0
+}
+
+# The first run is held in its first save, and ends well.
+second_trainer() {
+    local seconds
+
+    cp -r "$work/first/." .
+    : >hold
+    # shellcheck disable=SC2086
+    in_background env $shim "OCTET_SHIM_HOLD=fsync:$PWD/hold" trainer c.ini --gpus 4 --resume auto
+    wait_until test -e hold.held
+    mkdir other
+    time_limit=15 seconds_of expect_exit 2 "in use by another run (process $pid)" -- \
+        trainer c.ini --gpus 4 --resume auto --set logging.log_dir=other
+    row "second trainer on one save_dir" 2 "$seconds" 14 18
+    rm hold
+    wait "$pid" || fail "the first run has failed"
+    check_tensors checkpoints/final_model.safetensors \
+                  "$work/straight/checkpoints/final_model.safetensors" 0
+}
+
+# test_fault WHAT CODE STEP FAULT TEXT
+test_fault() {
+    run_case fault "$1" "$2" "$3" "$5" "OCTET_TEST_FAULT=$4"
+}
+
+# all_faults DEVICES
+all_faults() {
+    devices=$1
+    time_limit=120
+    run_case first_steps
+    time_limit=15
+    test_fault "a thread cannot be created" 1 3 fail:rank=2:phase=thread "rank 2: cannot start"
+    test_fault "error at start-up" 1 3 fail:rank=2:phase=start "rank 2: a fault"
+    test_fault "error in a step" 1 5 fail:rank=2:phase=forward:step=5 "rank 2: a fault"
+    test_fault "error at a collective" 1 5 fail:rank=2:phase=collective:step=5 "rank 2: a fault"
+    test_fault "error at the update" 1 6 fail:rank=2:phase=update:step=5 "rank 2: a fault"
+    test_fault "error in an evaluation" 1 14 fail:rank=2:phase=evaluation:step=14 "rank 2: a fault"
+    test_fault "error while writing samples" 1 14 fail:rank=0:phase=samples:step=14 "rank 0: a fault"
+    test_fault "error in a save" 0 18 fail:rank=0:phase=save:step=14 "not saved: "
+    test_fault "hang at start-up" 1 3 hang:rank=2:phase=start "rank 2"
+    test_fault "hang in a step" 1 5 hang:rank=2:phase=forward:step=5 "rank 2"
+    test_fault "hang at a collective" 1 5 hang:rank=2:phase=collective:step=5 "rank 2"
+    test_fault "hang at the update" 1 6 hang:rank=2:phase=update:step=5 "rank 2"
+    test_fault "hang in an evaluation" 1 14 hang:rank=2:phase=evaluation:step=14 "rank 2"
+    test_fault "hang while writing samples" 1 14 hang:rank=0:phase=samples:step=14 "rank 0"
+    test_fault "hang in a save" 1 3 hang:rank=0:phase=save:step=14 "rank 0"
+    # shellcheck disable=SC2086
+    run_case fault "full disk, once" 0 18 "not saved: " $shim "OCTET_SHIM_FAULT=pwrite:$ENOSPC:1-1"
+    # shellcheck disable=SC2086
+    run_case fault "full disk, for good" 1 3 "No space left" $shim \
+        "OCTET_SHIM_FAULT=pwrite:$ENOSPC:1-1000"
+    run_case second_trainer
+    rm -rf "$work/first" "$work/straight"
+}
+
+echo '| Fault | Devices | Exit code | Message | Seconds | Steps done | Resumed at |
+|---|---|---|---|---|---|---|' >"$work/table"
+if [ "$only" != emulated ]; then
+    watchdog=3
+    all_faults "CPU workers"
+fi
+if [ "$only" != cpu ] && [ -x "$programs/test/emulator/trainer-emulated" ]; then
+    watchdog=5
+    emulated_gpus 4
+    all_faults "emulated GPUs"
+fi
+cat "$work/table"
+finish
