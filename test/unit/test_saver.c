@@ -6,8 +6,8 @@
 #include "base/pulse.h"
 #include "check.h"
 #include "device/cpu.h"
-#include "train/save_folder.h"
 #include "train/saver.h"
+#include "train/saves.h"
 
 static const struct model_config tiny = {.vocab_size = 5, .max_seq_len = 4, .dim = 8, .depth = 1,
                                          .heads = 1, .mlp_dim = 8, .use_rotary_emb = true};
@@ -163,6 +163,24 @@ static void waiting_goes_on_with_the_write(void)
     end(&s);
 }
 
+/* Though its failure is known only later, the best model that is not on the disk counts as none. */
+static void best_that_fails(void)
+{
+    static struct scene s;
+    struct saves saves = {.folder = "/dev/null/nowhere", .best_loss = 3, .start_step = -1};
+
+    if (!begin(&s))
+        return;
+    CHECK_OK(saves_open(&saves, checkpoint_copy_size(model_param_table(s.model))));
+    struct checkpoint_content content = state(&s, 1);
+    content.progress.best_loss = 2;
+    saves_begin(&saves, SAVE_BEST, content);
+    CHECK(saves_best_loss(&saves) == 3);
+    CHECK(saves_are_idle(&saves) && saves.failed && saves_are_due(&saves, 1e-9));
+    saves_close(&saves);
+    end(&s);
+}
+
 static void without_a_thread(void)
 {
     struct saver *saver;
@@ -191,6 +209,7 @@ int main(void)
     CASE(one_copy_of_a_state);
     CASE(many_names);
     CASE(waiting_goes_on_with_the_write);
+    CASE(best_that_fails);
     CASE(without_a_thread);
     CASE(more_than_there_is);
     return check_finish();
