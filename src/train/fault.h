@@ -3,10 +3,9 @@
  *     OCTET_TEST_FAULT=KIND:rank=R:phase=PHASE:step=S:times=N
  *
  * KIND is "fail" or "hang" (the thread is never heard of again); PHASE is thread, saver (the thread
- * that saves, rank 0), start, forward, collective, update, evaluation, samples or save.
- * Or KIND is "nan", a
- * gradient's, and PHASE is gradient. S is the number of steps done before, 0 unless given; it happens
- * the first N times (1) from there on. */
+ * that saves, rank 0), start, forward, collective, update, evaluation, samples or save. Or KIND is
+ * "nan", a gradient's, and PHASE is gradient. S is the number of steps done before, 0 unless given; it
+ * happens the first N times (1) from there on. */
 #ifndef OCTET_FAULT_H
 #define OCTET_FAULT_H
 
