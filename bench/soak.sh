@@ -100,7 +100,8 @@ soak() {
     check_text "$work/stdout" "done: $steps steps"
     report >rows || { cat rows; fail "something has grown since step 1,000"; }
     cat rows
-    echo "$(metrics check logs/metrics.jsonl), $(grep -c '^saved ' "$work/stdout") saves, $((SECONDS - start)) s"
+    echo "$(metrics check logs/metrics.jsonl), $(grep -c '^saved ' "$work/stdout") saves," \
+        "$((SECONDS - start)) s"
 }
 
 run_case soak
