@@ -1,8 +1,8 @@
 /* alloc_shim.c - a machine without memory, or without threads, for one program (LD_PRELOAD):
  *
  *     OCTET_SHIM_ALLOC=N          the Nth allocation that the program itself makes fails
- *     OCTET_SHIM_ALLOC_ALL=N      the Nth of any made since it began, libraries' included, but for
- *                                 oneDNN's malloc, whose result it does not always look at
+ *     OCTET_SHIM_ALLOC_ALL=N      the Nth of any made since its own first, libraries' included, but
+ *                                 for oneDNN's malloc, whose result it does not always look at
  *     OCTET_SHIM_THREAD=N         the Nth thread cannot be created
  *     OCTET_SHIM_COUNT=FILE       the numbers of these three are written to it at the end
  *
@@ -97,10 +97,12 @@ static bool is_due(enum kind kind)
 
 static bool fails(const void *caller)
 {
-    if (!is_running || is_in(&onednn, caller))
+    const bool is_own = is_in(&executable, caller);
+
+    if (!is_running || is_in(&onednn, caller) || (!is_own && counts[OWN] == 0))
         return false;
     bool due = is_due(ANY);
-    if (is_in(&executable, caller))
+    if (is_own)
         due |= is_due(OWN);
     if (due)
         errno = ENOMEM;
