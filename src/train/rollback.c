@@ -38,8 +38,11 @@ static enum status load(struct rank *rank)
 {
     const struct run *run = rank->run;
 
-    if (!run->earlier.path)
-        return rank_load_start(rank);
+    if (!run->earlier.path) {
+        const enum status status = rank_load_start(rank);
+        /* A file that was good at the start is no fault of the settings. */
+        return status == ERR_INVALID ? fail_prefix(ERR_IO, "going back to the start: ") : status;
+    }
     TRY(checkpoint_load_weights(&run->earlier, rank->model));
     return checkpoint_load_optimizer(&run->earlier, &rank->optimizer);
 }
@@ -48,12 +51,10 @@ static enum status give_up(const struct rank *rank)
 {
     const struct run *run = rank->run;
 
-    return fail(ERR_DIVERGED, "step %lld: %lld bad steps in a row, and the run went back %lld time%s "
-                "before: it ends (lower training.learning_rate or training.max_grad_norm; what was "
-                "saved before can be resumed)", (long long)rank->progress.step,
-                (long long)rank->progress.health.bad_in_row,
-                (long long)run->config.training.max_rollbacks,
-                run->config.training.max_rollbacks == 1 ? "" : "s");
+    return fail(ERR_DIVERGED, "step %lld: %lld bad steps in a row, and training.max_rollbacks = %lld: "
+                "the run ends (a lower training.learning_rate may help)",
+                (long long)rank->progress.step, (long long)rank->progress.health.bad_in_row,
+                (long long)run->config.training.max_rollbacks);
 }
 
 enum status rank_go_back(struct rank *rank)

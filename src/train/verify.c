@@ -103,6 +103,8 @@ static enum status open_device(struct device **dev, const struct checkpoint *c,
     struct config config = c->config;
     struct plan_devices devices;
 
+    /* Those were for the machine that it was made on. */
+    snprintf(config.distributed.device, sizeof config.distributed.device, "auto");
     config.distributed.share_gpu = false;
     TRY(command_line_apply(line, &config_options, &config));
     TRY(config_check(&config));

@@ -43,7 +43,9 @@ static enum status end_epoch(struct rank *rank, bool *stopped)
         }
         TRY(rank_write_samples(rank));
     }
-    if (is_first(rank) && is_due(run->config.checkpoint.save_every, rank->progress.epoch))
+    /* Behind bad steps it would only push out good ones. */
+    if (is_first(rank) && rank->progress.health.bad_in_row == 0 &&
+        is_due(run->config.checkpoint.save_every, rank->progress.epoch))
         saves_begin_epoch(&run->saves, rank->progress.epoch, rank_content(rank));
     return OK;
 }
@@ -113,6 +115,14 @@ static enum status interrupted(struct rank *rank, int signal)
     return OK;
 }
 
+static void report_skipped(const struct health *health)
+{
+    if (health->skipped > 0)
+        log_warning("%lld steps changed no weights%s", (long long)health->skipped,
+                    health->bad_in_row > 0 ? ", the last ones among them: the model may be of no use"
+                                           : "");
+}
+
 static enum status finish(struct rank *rank)
 {
     struct run *run = rank->run;
@@ -133,6 +143,7 @@ static enum status finish(struct rank *rank)
     /* Then the run that goes on from last_checkpoint has it to write. */
     rank->progress.finished = status == OK;
     TRY(status);
+    report_skipped(&rank->progress.health);
     const double best_loss = saves_best_loss(&run->saves);
     if (isfinite(best_loss))
         log_info("done: %lld steps, best validation loss %.4f (perplexity %.2f)",

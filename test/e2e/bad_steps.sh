@@ -102,7 +102,7 @@ gives_up() {
     local before
 
     prepare_run max_steps=200
-    run_with nan:rank=0:phase=gradient:step=60:times=1000 1 "5 bad steps in a row, and the run went " \
+    run_with nan:rank=0:phase=gradient:step=60:times=1000 1 "5 bad steps in a row, and training.max_rollbacks = 2" \
              --set training.max_rollbacks=2
     check_equal "the number of messages" "$(wc -l <"$work/stderr")" 1
     check_text "$work/stdout" "after step 65: back to the weights of step 56"
@@ -114,11 +114,21 @@ gives_up() {
         --set training.max_steps=60
 }
 
+# Saves behind bad steps push out no good ones: epochs of a step each, three of which are kept.
+keeps_good_saves() {
+    tiny_tokens 2000
+    tiny_config batch_size=32 num_epochs=20 max_steps=0 eval_every=0 save_every=1
+    OCTET_TEST_FAULT=nan:rank=0:phase=gradient:step=10:times=10 \
+        expect_exit 0 "after step 15: back to the weights of step 10" -- trainer c.ini
+    check_text "$work/stdout" "warning: 5 steps changed no weights"
+    check_no_text "$work/stdout" "the last ones among them"
+}
+
 at_once() {
     prepare_run
     run_with nan:rank=0:phase=gradient:step=3:times=1000 1 "step 5: 2 bad steps in a row" \
              --set training.max_rollbacks=0 --set training.max_bad_steps=2
-    check_text "$work/stderr" "the run went back 0 times"
+    check_text "$work/stderr" "training.max_rollbacks = 0"
 }
 
 # No faults here: a learning rate that makes weights grow beyond all numbers.
@@ -166,6 +176,7 @@ run_case goes_back_to_the_start
 run_case resumed 43
 run_case resumed 50
 run_case gives_up
+run_case keeps_good_saves
 run_case at_once
 run_case diverges 1
 run_case diverges 2
