@@ -4,7 +4,8 @@ set -euo pipefail
 . "$(dirname "$0")/../../test/e2e/lib.sh"
 
 benches=$programs/bench/gpu
-bench=("$here/run.sh" --programs "$benches" --toy)
+scripts=$(cd "$(dirname "$0")" && pwd)
+bench=("$scripts/run.sh" --programs "$benches" --toy)
 export OUT=results
 
 all_parts() {
@@ -43,7 +44,7 @@ failing_program() {
     printf '#!/bin/sh\necho "FAILED attention"; echo "1 passed, 1 failed"; exit 1\n' >bad/check_step
     chmod +x bad/*
     expect_exit 1 "2 of the parts above failed" -- \
-        "$here/run.sh" --programs bad --toy --only checks,steps
+        "$scripts/run.sh" --programs bad --toy --only checks,steps
     check_text results/gpu_emulated_*.md "check_step: 1 passed, 1 failed; exit code 1"
     check_text results/gpu_emulated_*.md "FAILED attention"
     check_text results/gpu_emulated_*.md "steps: exit code 3"
