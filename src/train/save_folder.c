@@ -47,6 +47,18 @@ void saves_epoch_name(char name[SAVE_NAME_SIZE], int64_t epoch)
     snprintf(name, SAVE_NAME_SIZE, EPOCH_PREFIX "%lld" SAVE_SUFFIX, (long long)epoch);
 }
 
+static enum status visit_save(const char *folder, const char *name, saves_visit visit,
+                              void *context)
+{
+    char *path = saves_path(folder, name);
+
+    if (!path)
+        return fail(ERR_NOMEM, "no memory to look at %s/%s", folder, name);
+    const enum status status = visit(context, path, name);
+    free(path);
+    return status;
+}
+
 enum status saves_each(const char *folder, saves_visit visit, void *context)
 {
     DIR *dir = opendir(folder);
@@ -60,7 +72,7 @@ enum status saves_each(const char *folder, saves_visit visit, void *context)
                           folder);
     while (status == OK && (errno = 0, entry = readdir(dir)))
         if (is_save(entry->d_name))
-            status = visit(context, folder, entry->d_name);
+            status = visit_save(folder, entry->d_name, visit, context);
     if (!entry && errno != 0)
         status = fail_errno(ERR_IO, "%s: cannot read the folder", folder);
     closedir(dir);
@@ -70,47 +82,44 @@ enum status saves_each(const char *folder, saves_visit visit, void *context)
 /* ---- what other runs left in the folder ---- */
 
 struct aside {
+    const char *from;           /* the folder that they are in */
     int64_t after_step;         /* saves of later steps are moved */
     char folder[PATH_MAX];      /* "" until the first of them */
 };
 
-static enum status create_aside(struct aside *aside, const char *folder)
+static enum status create_aside(struct aside *aside)
 {
     char stamp[32];
     struct tm local;
     const time_t now = time(NULL);
 
     strftime(stamp, sizeof stamp, "%Y%m%d-%H%M%S", localtime_r(&now, &local));
-    snprintf(aside->folder, sizeof aside->folder, "%s/earlier_%s", folder, stamp);
+    snprintf(aside->folder, sizeof aside->folder, "%s/earlier_%s", aside->from, stamp);
     TRY(folder_create_new(aside->folder, sizeof aside->folder));
-    log_notice("%s holds files of an earlier run; they were moved to %s", folder, aside->folder);
+    log_notice("%s holds files of an earlier run; they were moved to %s", aside->from,
+               aside->folder);
     return OK;
 }
 
 /* A new run moves all saves aside; a resumed one those of the steps that it will make again, which
  * belong to a history that is no longer its own. */
-static enum status move_aside(void *context, const char *folder, const char *name)
+static enum status move_aside(void *context, const char *path, const char *name)
 {
     struct aside *aside = context;
     enum status status = OK;
     int64_t step;
     bool finished;
 
-    char *from = saves_path(folder, name), *to = NULL;
-    if (!from) {
-        status = fail(ERR_NOMEM, "no memory to move %s/%s", folder, name);
-    } else if (aside->after_step < 0 ||
-               (checkpoint_peek(from, &step, &finished) && step > aside->after_step)) {
-        if (!aside->folder[0])
-            TRY_GOTO(status, create_aside(aside, folder), done);
-        to = saves_path(aside->folder, name);
-        if (!to)
-            status = fail(ERR_NOMEM, "no memory to move %s", from);
-        else if (rename(from, to) != 0)
-            status = fail_errno(ERR_IO, "%s: cannot move it to %s", from, to);
-    }
-done:
-    free(from);
+    if (aside->after_step >= 0 &&
+        (!checkpoint_peek(path, &step, &finished) || step <= aside->after_step))
+        return OK;
+    if (!aside->folder[0])
+        TRY(create_aside(aside));
+    char *to = saves_path(aside->folder, name);
+    if (!to)
+        return fail(ERR_NOMEM, "no memory to move %s", path);
+    if (rename(path, to) != 0)
+        status = fail_errno(ERR_IO, "%s: cannot move it to %s", path, to);
     free(to);
     return status;
 }
@@ -135,7 +144,7 @@ static void remove_torn_saves(const char *folder)
 
 enum status saves_make_room(const char *folder, int64_t start_step)
 {
-    struct aside aside = {.after_step = start_step};
+    struct aside aside = {.from = folder, .after_step = start_step};
 
     TRY(folder_create(folder));
     remove_torn_saves(folder);
@@ -150,21 +159,17 @@ struct search {
     struct saves_present *present;
 };
 
-static enum status note_present(void *context, const char *folder, const char *name)
+static enum status note_present(void *context, const char *path, const char *name)
 {
     struct search *search = context;
     int64_t step;
     bool finished;
 
-    char *path = saves_path(folder, name);
-    if (!path)
-        return fail(ERR_NOMEM, "no memory to look at %s/%s", folder, name);
-    if (checkpoint_peek(path, &step, &finished) && step <= search->start_step) {
-        search->present->epochs += saves_epoch_of(name) >= 0;
-        search->present->best |= strcmp(name, SAVE_BEST) == 0;
-        search->present->last |= strcmp(name, SAVE_LAST) == 0;
-    }
-    free(path);
+    if (!checkpoint_peek(path, &step, &finished) || step > search->start_step)
+        return OK;
+    search->present->epochs += saves_epoch_of(name) >= 0;
+    search->present->best |= strcmp(name, SAVE_BEST) == 0;
+    search->present->last |= strcmp(name, SAVE_LAST) == 0;
     return OK;
 }
 
@@ -175,6 +180,14 @@ enum status saves_find_present(const char *folder, int64_t start_step,
 
     *present = (struct saves_present){0};
     return start_step < 0 ? OK : saves_each(folder, note_present, &search);
+}
+
+/* Of the file that is the best so far. */
+static enum status keep_path(char **kept, const char *path)
+{
+    free(*kept);
+    *kept = strdup(path);
+    return *kept ? OK : fail(ERR_NOMEM, "no memory to look at %s", path);
 }
 
 struct newest {
@@ -201,33 +214,26 @@ static bool is_in_range(const struct saves_range *range, const struct progress_s
            (progress->step < range->barred_from || progress->step > range->barred_to);
 }
 
-static enum status find_newest(void *context, const char *folder, const char *name)
+static enum status find_newest(void *context, const char *path, const char *name)
 {
     struct newest *newest = context;
     struct checkpoint checkpoint;
-    char *path = saves_path(folder, name);
 
     newest->n_seen++;
-    if (!path)
-        return fail(ERR_NOMEM, "no memory to look at %s/%s", folder, name);
     if (checkpoint_open(&checkpoint, path) != OK) {
         log_warning("passed over: %s", status_message());
-        free(path);
         return OK;
     }
     const struct progress_state progress = checkpoint.progress;
     const bool fits = (checkpoint.has_optimizer || progress.finished) &&
                       (!newest->range || is_in_range(newest->range, &progress));
-    const struct newest found = {newest->range, path, progress.step, progress.epoch,
+    const struct newest found = {newest->range, newest->path, progress.step, progress.epoch,
                                  progress.finished, strcmp(name, SAVE_LAST) == 0, newest->n_seen};
     checkpoint_close(&checkpoint);
-    if (!fits || !is_newer(&found, newest)) {
-        free(path);
+    if (!fits || !is_newer(&found, newest))
         return OK;
-    }
-    free(newest->path);
     *newest = found;
-    return OK;
+    return keep_path(&newest->path, path);
 }
 
 enum status saves_find_good(const char *folder, const struct saves_range *range, char **path)
@@ -257,22 +263,17 @@ struct latest {
     int64_t step;
 };
 
-static enum status find_latest(void *context, const char *folder, const char *name)
+static enum status find_latest(void *context, const char *path, const char *name)
 {
     struct latest *latest = context;
     int64_t step;
     bool finished;
-    char *path = saves_path(folder, name);
 
-    if (!path)
-        return fail(ERR_NOMEM, "no memory to look at %s/%s", folder, name);
-    if (!checkpoint_peek(path, &step, &finished) || (latest->path && step <= latest->step)) {
-        free(path);
+    (void)name;
+    if (!checkpoint_peek(path, &step, &finished) || (latest->path && step <= latest->step))
         return OK;
-    }
-    free(latest->path);
-    *latest = (struct latest){path, step};
-    return OK;
+    latest->step = step;
+    return keep_path(&latest->path, path);
 }
 
 enum status saves_find_for_sampling(const char *folder, char **path)

@@ -21,7 +21,7 @@ int64_t saves_epoch_of(const char *name);
 /* FOLDER/NAME, which the caller frees; NULL without memory. */
 char *saves_path(const char *folder, const char *name);
 
-typedef enum status (*saves_visit)(void *context, const char *folder, const char *name);
+typedef enum status (*saves_visit)(void *context, const char *path, const char *name);
 /* Call visit for each file of these names; a folder that is not there has none. */
 enum status saves_each(const char *folder, saves_visit visit, void *context);
 

@@ -57,12 +57,12 @@ struct oldest {
     int64_t count, epoch;
 };
 
-static enum status find_oldest(void *context, const char *folder, const char *name)
+static enum status find_oldest(void *context, const char *path, const char *name)
 {
     struct oldest *oldest = context;
     const int64_t epoch = saves_epoch_of(name);
 
-    (void)folder;
+    (void)path;
     if (epoch < 0)
         return OK;
     if (oldest->count++ == 0 || epoch < oldest->epoch)
