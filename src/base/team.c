@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "base/thread.h"
+
 enum {
     SPINS = 4000,           /* about 20 microseconds: the gap between two kernels of a step */
     CLOSED = 0x7fffffff,    /* a task number that no job reaches */
@@ -174,7 +176,7 @@ enum status team_create(struct team **out, int n_threads, team_task prepare)
         struct helper *helper = &team->helpers[team->n_threads - 1];
         helper->team = team;
         helper->thread = team->n_threads;
-        if (pthread_create(&helper->handle, NULL, helper_main, helper) != 0) {
+        if (!thread_start(&helper->handle, helper_main, helper)) {
             const enum status status = fail(ERR_NOMEM, "cannot start thread %d of %d",
                                             team->n_threads + 1, n_threads);
             team_destroy(team);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "base/thread.h"
 #include "comm/cuda_group.h"
 
 enum { ABORT_SECONDS = 5 };
@@ -77,8 +78,8 @@ static enum status abort_all(const struct nccl_group *group)
         return fail(ERR_NOMEM, "no memory to abort %d communicators", size);
     clock_gettime(CLOCK_REALTIME, &deadline);
     deadline.tv_sec += ABORT_SECONDS;
-    while (n_started < size && pthread_create(&threads[n_started], NULL, abort_one,
-                                              group->communicators[n_started]) == 0)
+    while (n_started < size &&
+           thread_start(&threads[n_started], abort_one, group->communicators[n_started]))
         n_started++;
     for (int i = 0; i < n_started; i++) {
         void *failed;

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/pulse.h"
+#include "base/thread.h"
 #include "train/fault.h"
 #include "train/save_folder.h"
 
@@ -83,7 +84,7 @@ static enum status alloc_copy(struct saver *saver, size_t size)
 static enum status start_thread(struct saver *saver)
 {
     saver->has_thread = fault_here(0, "saver", 0) == OK &&
-                        pthread_create(&saver->thread, NULL, write_jobs, saver) == 0;
+                        thread_start(&saver->thread, write_jobs, saver);
     return saver->has_thread ? OK : fail(ERR_NOMEM, "cannot start the thread that saves in the "
                                          "background (checkpoint.background = false does without)");
 }

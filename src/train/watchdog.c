@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/thread.h"
+
 static const double FACTOR = 5;             /* times the slowest so far */
 static const double LOOKS = 20;             /* in the shortest deadline, */
 static const double LONGEST_INTERVAL = 1;   /* but at least one in so many seconds */
@@ -250,6 +252,6 @@ void watchdog_limit_end(void)
     pthread_t thread;
 
     snprintf(message, sizeof message, "%s", status_message());
-    if (pthread_create(&thread, NULL, end_process, message) == 0)
+    if (thread_start(&thread, end_process, message))
         pthread_detach(thread);
 }

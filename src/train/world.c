@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/thread.h"
 #include "train/fault.h"
 
 struct start {
@@ -109,7 +110,7 @@ static bool start_worker(struct world *world, int rank, worker_main main, void *
                             .main = main, .context = context};
     world->watched[rank].is_over = false;
     if (fault_here(rank, "thread", 0) == OK &&
-        pthread_create(&start->thread, NULL, worker_thread, start) == 0)
+        thread_start(&start->thread, worker_thread, start))
         return true;
     world->watched[rank].is_over = true;
     return false;

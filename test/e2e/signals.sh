@@ -64,6 +64,30 @@ has_evaluated() {
     grep -q val_loss logs/metrics.jsonl
 }
 
+# The bits of HUP, INT, USR1 and TERM among those that a thread blocks.
+blocks() {          # BITS THREAD
+    local mask
+
+    mask=$(sed -n 's/^SigBlk:[[:space:]]*//p' "/proc/$pid/task/$2/status")
+    [ $((0x$mask & 0x4203)) -eq $(($1)) ] || fail "thread $2 blocks the signals 0x$mask"
+}
+
+# A handler on a thread that computes would write its frame where oneDNN has its stack: on the heap.
+only_main_takes_signals() {   # WORKERS
+    local thread n=0
+
+    epochs num_epochs=2000
+    in_background trainer c.ini --gpus "$1"
+    wait_until has_steps logs/metrics.jsonl 5
+    for thread in $(ls "/proc/$pid/task"); do
+        n=$((n + 1))
+        [ "$thread" = "$pid" ] || blocks 0x4203 "$thread"
+    done
+    blocks 0 "$pid"
+    [ $n -ge $((2 + $1)) ] || fail "there are only $n threads"
+    stop_background TERM 143
+}
+
 # ---- a save on request ----
 
 save_in_start_up() {
@@ -254,6 +278,8 @@ without_hang_up() {
 }
 
 shim_disk
+run_case only_main_takes_signals 1
+run_case only_main_takes_signals 2
 run_case save_in_start_up
 run_case save_at_steps 1
 run_case save_at_steps 2
