@@ -43,7 +43,7 @@ time_limit=900
 
 # So many for each kill, and enough behind the last.
 readonly steps_per_kill=60 epoch_steps=31
-epochs=$(((times + 10) * steps_per_kill / epoch_steps))
+epochs=$(((times + 30) * steps_per_kill / epoch_steps))
 total=$((epochs * epoch_steps))
 
 # Eight windows in a step, evaluations as long as some steps. Other numbers of workers sum in another
@@ -132,7 +132,7 @@ compare() {
 }
 
 kills() {
-    local i longest=200000 done=0 n_lost=0 result workers=(2) start=$SECONDS
+    local i longest=200000 most=2000000 done=0 n_lost=0 result workers=(2) start=$SECONDS
     local -A n_killed=([start]=0 [step]=0 [evaluation]=0 [samples]=0 [save]=0)
 
     ! $change_workers || workers=(1 2 4)
@@ -146,7 +146,7 @@ kills() {
         if ((done > steps_per_kill * (i + 1))); then
             longest=$((longest * 2 / 3))
         else
-            longest=$((longest * 5 / 4))
+            longest=$((longest < most ? longest * 5 / 4 : most))
         fi
     done
     expect_exit 0 "done: $total steps" -- trainer c.ini --resume auto --gpus "${workers[0]}"

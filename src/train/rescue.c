@@ -40,7 +40,7 @@ static enum status save_one(struct worker *worker, void *context)
     (void)worker;
     saves_wait(&run->saves);
     while ((rank = choose_rank(run))) {
-        if (saves_write(&run->saves, SAVE_LAST, rank_content(rank)) == OK)
+        if (saves_write_stopped(&run->saves, rank_content(rank)) == OK)
             return OK;
         log_warning("not saved: %s", status_message());
         rank->is_whole = false;     /* its device may have failed: on to the next */

@@ -39,7 +39,8 @@ int64_t saves_epoch_of(const char *name)
 static bool is_save(const char *name)
 {
     return strcmp(name, SAVE_BEST) == 0 || strcmp(name, SAVE_FINAL) == 0 ||
-           strcmp(name, SAVE_LAST) == 0 || saves_epoch_of(name) >= 0;
+           strcmp(name, SAVE_LAST) == 0 || strcmp(name, SAVE_STOPPED) == 0 ||
+           saves_epoch_of(name) >= 0;
 }
 
 void saves_epoch_name(char name[SAVE_NAME_SIZE], int64_t epoch)

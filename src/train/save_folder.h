@@ -11,6 +11,7 @@
 #define SAVE_BEST "best_model" SAVE_SUFFIX
 #define SAVE_FINAL "final_model" SAVE_SUFFIX
 #define SAVE_LAST "last_checkpoint" SAVE_SUFFIX
+#define SAVE_STOPPED "stopped_in_bad_steps" SAVE_SUFFIX
 
 enum { SAVE_NAME_SIZE = 64 };
 

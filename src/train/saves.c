@@ -1,5 +1,6 @@
 #include "train/saves.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,11 @@ static bool is_last(const char *name)
     return strcmp(name, SAVE_LAST) == 0;
 }
 
+static bool is_stopped(const char *name)
+{
+    return strcmp(name, SAVE_STOPPED) == 0;
+}
+
 static bool is_best(const char *name)
 {
     return strcmp(name, SAVE_BEST) == 0;
@@ -41,7 +47,7 @@ static enum status write_file(struct saves *saves, const char *name,
     char *path = saves_path(saves->folder, name);
     if (!path)
         return fail(ERR_NOMEM, "no memory to save %s/%s", saves->folder, name);
-    if (!saves->save_optimizer && !is_last(name))
+    if (!saves->save_optimizer && !is_last(name) && !is_stopped(name))
         content.optimizer = NULL;
     enum status status = checkpoint_save(path, &content);
     if (status == ERR_INVALID)      /* a folder that has gone is no fault of the settings now */
@@ -70,6 +76,11 @@ static enum status find_oldest(void *context, const char *path, const char *name
     return OK;
 }
 
+static void warn_of_old(const char *path)
+{
+    log_warning("%s: an old checkpoint that cannot be removed", path);
+}
+
 /* Remove the oldest epoch checkpoint if there are too many; *removed says so. */
 static enum status remove_oldest(const struct saves *saves, bool *removed)
 {
@@ -86,9 +97,19 @@ static enum status remove_oldest(const struct saves *saves, bool *removed)
         return fail(ERR_NOMEM, "no memory to remove %s/%s", saves->folder, name);
     *removed = unlink(path) == 0;
     if (!*removed)
-        log_warning("%s: an old checkpoint that cannot be removed", path);
+        warn_of_old(path);
     free(path);
     return OK;
+}
+
+/* Where an earlier try of this run was stopped, once there is a later state. */
+static void remove_stopped(const struct saves *saves)
+{
+    char *path = saves_path(saves->folder, SAVE_STOPPED);
+
+    if (path && unlink(path) != 0 && errno != ENOENT)
+        warn_of_old(path);
+    free(path);
 }
 
 static enum status write_save(struct saves *saves, const char *name,
@@ -105,6 +126,8 @@ static enum status write_save(struct saves *saves, const char *name,
         saves->best_loss = content.progress.best_loss;
     while (status == OK && more)
         status = remove_oldest(saves, &more);
+    if (status == OK && (is_last(name) || content.progress.finished))
+        remove_stopped(saves);
     saves->failed = status != OK;
     if (saves->failed || is_last(name))
         saves->waiting_since = seconds_now();
@@ -147,6 +170,12 @@ enum status saves_write(struct saves *saves, const char *name, struct checkpoint
     saver_end_turn(saves->saver);
     (void)pulse_phase(phase);
     return status;
+}
+
+enum status saves_write_stopped(struct saves *saves, struct checkpoint_content content)
+{
+    return saves_write(saves, content.progress.health.bad_in_row > 0 ? SAVE_STOPPED : SAVE_LAST,
+                       content);
 }
 
 static enum status leave_to_thread(struct saves *saves, const char *name,

@@ -36,6 +36,9 @@ void saves_begin_epoch(struct saves *saves, int64_t epoch, struct checkpoint_con
 void saves_state_changes(struct saves *saves);
 /* Save and wait for it, and before it for what was begun. */
 enum status saves_write(struct saves *saves, const char *name, struct checkpoint_content content);
+/* The same where a run ends before its time: as last_checkpoint, or, behind bad steps, as a file of its
+ * own, so that the run which goes on has the good last_checkpoint to go back to. */
+enum status saves_write_stopped(struct saves *saves, struct checkpoint_content content);
 /* Wait for what was begun. */
 void saves_wait(struct saves *saves);
 bool saves_are_idle(const struct saves *saves);

@@ -109,7 +109,7 @@ static enum status interrupted(struct rank *rank, int signal)
     if (!is_first(rank))
         return OK;
     run->stopped_by = signal;
-    TRY(saves_write(&run->saves, SAVE_LAST, rank_content(rank)));
+    TRY(saves_write_stopped(&run->saves, rank_content(rank)));
     log_info("stopped by signal %d after step %lld; --resume auto goes on", signal,
              (long long)rank->progress.step);
     return OK;

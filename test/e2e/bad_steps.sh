@@ -96,6 +96,30 @@ resumed() {         # STEPS AFTER WHICH IT STOPS
     check_tensors checkpoints/final_model.safetensors straight/final_model.safetensors 0
 }
 
+# Stopped in their midst: the good last_checkpoint stays beside what the run goes on from, until there is
+# a later one.
+stopped_in_bad_steps() {
+    prepare_run max_steps=100000 num_epochs=4000 log_every=1 save_every=0 eval_every=0
+    OCTET_TEST_FAULT=nan:rank=1:phase=gradient:step=40:times=1000000 \
+        in_background trainer c.ini --gpus 2 --set training.max_bad_steps=100000 \
+        --set checkpoint.save_minutes=0.000000001
+    wait_until has_steps logs/metrics.jsonl 45
+    stop_background TERM 143
+    check_text "$work/stdout" "saved checkpoints/stopped_in_bad_steps.safetensors (step "
+    check_files checkpoints last_checkpoint.safetensors stopped_in_bad_steps.safetensors
+    check_equal "the good step" "$(tensors metadata checkpoints/last_checkpoint.safetensors step)" 40
+    cp -r checkpoints kept
+    run_with nan:rank=0:phase=gradient:step=0:times=1000000 1 "bad steps in a row" --resume auto \
+        --set training.max_bad_steps=1 --set training.max_rollbacks=1
+    check_text "$work/stdout" "resuming checkpoints/stopped_in_bad_steps.safetensors at step "
+    check_text "$work/stdout" "back to the weights of step 40 (checkpoints/last_checkpoint.safetensors)"
+    rm -r checkpoints
+    mv kept checkpoints
+    expect_exit 0 "resuming checkpoints/stopped_in_bad_steps.safetensors at step " -- trainer c.ini \
+        --resume auto --gpus 2 --set training.max_steps=200
+    check_files checkpoints best_model.safetensors final_model.safetensors last_checkpoint.safetensors
+}
+
 # States that lead into the trouble again are not gone back to again; then the run ends, and leaves what
 # was saved before.
 gives_up() {
@@ -175,6 +199,7 @@ run_case goes_back
 run_case goes_back_to_the_start
 run_case resumed 43
 run_case resumed 50
+run_case stopped_in_bad_steps
 run_case gives_up
 run_case keeps_good_saves
 run_case at_once

@@ -113,7 +113,11 @@ changed_values() {
     tensors set $final token probe.tokens 3 7
     crosses token 1 "✗ token: step replayed"
     tensors set $final nan token_emb.weight 0 nan
-    crosses nan 1 "✗ nan: step replayed"
+    crosses nan 2 "✗ nan: tensor token_emb.weight: value 0 is nan" "✗ nan: step replayed"
+    tensors set $final moment adam.m.norm.bias 3 inf
+    crosses moment 1 "✗ moment: tensor adam.m.norm.bias: value 3 is inf" "✓ step replayed"
+    tensors set $final square adam.v.norm.bias 1 -1e-9
+    crosses square 1 "✗ square: tensor adam.v.norm.bias: value 1 is -1e-09" "✓ step replayed"
     tensors set-metadata $final loss probe_loss 5
     crosses loss 1 "(recorded 5.000000)"
     tensors set-metadata $final norm probe_grad_norm 5

@@ -281,14 +281,17 @@ struct scenario {
     bool sets_aside;            /* what was there is of another run */
 };
 
+enum { FIRST, REPLACING, AFTER_BAD_STEPS, EPOCH, NEW_RUN };
 static const struct scenario scenarios[] = {
-    {.name = "a first save", .start_step = -1, .step = 1},
-    {.name = "one in place of another", .before = {SAVE_LAST}, .start_step = 1, .step = 2},
-    {.name = "an epoch's, for which two go",
+    [FIRST] = {.name = "a first save", .start_step = -1, .step = 1},
+    [REPLACING] = {.name = "one in place of another", .before = {SAVE_LAST}, .start_step = 1, .step = 2},
+    [AFTER_BAD_STEPS] = {.name = "the first one after a stop in bad steps",
+     .before = {SAVE_LAST, SAVE_STOPPED}, .start_step = 2, .step = 3},
+    [EPOCH] = {.name = "an epoch's, for which two go",
      .before = {"checkpoint_epoch_1.safetensors", "checkpoint_epoch_2.safetensors"},
      .start_step = 2, .step = 3, .epoch = 3, .keep_last = 1},
-    {.name = "a new run's, where another run's is", .before = {SAVE_LAST}, .start_step = -1,
-     .step = 2, .sets_aside = true},
+    [NEW_RUN] = {.name = "a new run's, where another run's is", .before = {SAVE_LAST},
+     .start_step = -1, .step = 2, .sets_aside = true},
 };
 
 static const char *save_dir;
@@ -492,7 +495,7 @@ static void try_call(const struct scenario *s, int call, char what)
 static void check_order(const char *calls, bool is_epoch)
 {
     const char *pattern = is_epoch ? "^[^wfrU]*o[^frFU]*w[^rFU]*f[^wtaU]*r[^wfU]*F[^wfrF]*U[^wfrF]*U"
-                                   : "^[^wfrU]*o[^frFU]*w[^rFU]*f[^wtaU]*r[^wfU]*F[^wfrFU]*$";
+                                   : "^[^wfrU]*o[^frFU]*w[^rFU]*f[^wtaU]*r[^wfU]*F[^wfrFU]*U$";
     regex_t expression;
 
     CHECK(regcomp(&expression, pattern, REG_EXTENDED | REG_NOSUB) == 0);
@@ -522,22 +525,27 @@ static void try_scenario(const struct scenario *s)
 
 static void first_save(void)
 {
-    try_scenario(&scenarios[0]);
+    try_scenario(&scenarios[FIRST]);
 }
 
 static void replacing_save(void)
 {
-    try_scenario(&scenarios[1]);
+    try_scenario(&scenarios[REPLACING]);
+}
+
+static void save_after_bad_steps(void)
+{
+    try_scenario(&scenarios[AFTER_BAD_STEPS]);
 }
 
 static void epoch_save(void)
 {
-    try_scenario(&scenarios[2]);
+    try_scenario(&scenarios[EPOCH]);
 }
 
 static void save_of_a_new_run(void)
 {
-    try_scenario(&scenarios[3]);
+    try_scenario(&scenarios[NEW_RUN]);
 }
 
 /* A folder that cannot be read is not one without checkpoints, which would begin a new run. */
@@ -548,7 +556,7 @@ static void unreadable_folder(void)
     memset(seen, 0, sizeof *seen);
     trial.way = FAILS;
     trial.error = EIO;
-    CHECK(set_up(&scenarios[1]));
+    CHECK(set_up(&scenarios[REPLACING]));
     for (trial.call = 1; trial.call == 1 || seen->n_calls >= trial.call - 1; trial.call++) {
         snprintf(point, sizeof point, "finding the newest: call %d", trial.call);
         n_points++;
@@ -579,6 +587,7 @@ int main(void)
     }
     CASE(first_save);
     CASE(replacing_save);
+    CASE(save_after_bad_steps);
     CASE(epoch_save);
     CASE(save_of_a_new_run);
     CASE(unreadable_folder);
