@@ -13,7 +13,8 @@ with the weights of one that nothing happened to. On CPU workers, on emulated GP
 named, on both, where the build has the latter.
 
 Prints a table: the fault, the exit code, the message, seconds from the start to the end of the program
-(of which a rank that hangs takes the 3 of the watchdog, 5 on emulated GPUs), the steps that were done
+(of which a rank that hangs takes the 3 of the watchdog, 5 on emulated GPUs; for the token file, from
+the moment it is cut), the steps that were done
 and the one that the newest checkpoint has. Exit code 1 if anything is not as the tests expect it.
 TEXT
 }
@@ -53,12 +54,13 @@ row() {
         "$(sed -n 's/^trainer: //p' "$work/stderr" | tail -n 1)" "$3" "$4" "$5" >>"$work/table"
 }
 
-# seconds_of COMMAND...: in $seconds.
+# seconds_of COMMAND...: in $seconds; the exit code is the command's.
 seconds_of() {
-    local start=$EPOCHREALTIME
+    local start=$EPOCHREALTIME status=0
 
-    "$@"
+    "$@" || status=$?
     seconds=$(awk -v start="$start" -v end="$EPOCHREALTIME" 'BEGIN { print end - start }')
+    return $status
 }
 
 # fault WHAT CODE STEP TEXT SETTING...: with these in its environment the run has this exit code in time,
@@ -77,15 +79,79 @@ fault() {
                   "$work/straight/checkpoints/final_model.safetensors" 0
 }
 
-# The first run is held in its first save, and ends well.
-second_trainer() {
+# The update of this step is left out, on all ranks alike, and the run is another one from there on.
+not_a_number() {
     local seconds
 
+    cp -r "$work/first/." .
+    seconds_of expect_exit 0 "done: 18 steps" -- env OCTET_TEST_FAULT=nan:rank=2:phase=gradient:step=5 \
+        trainer c.ini --gpus 4 --resume auto
+    check_equal "the steps without an update" "$(grep '"skipped":true' logs/metrics.jsonl |
+        sed 's/.*"step":\([0-9]*\),.*/\1/')" 6
+    sed -n 's/^warning: \(step 6 .*\)/trainer: \1/p' "$work/stdout" >"$work/stderr"
+    row "a gradient of one rank is no number" 0 "$seconds" 18 18
+    check_whole checkpoints
+}
+
+# Each of the first 50 in turn; the row is that of the slowest.
+allocations() {
+    local seconds slowest=0 n status before
+
+    before=$(fingerprint "$work/first/checkpoints")
+    for ((n = 1; n <= 50; n++)); do
+        cp -r "$work/first/." .
+        status=0
+        seconds_of run env "LD_PRELOAD=$programs/test/liballoc_shim.so" OCTET_SHIM_ALLOC=$n \
+            trainer c.ini --gpus 4 --resume auto || status=$?
+        [[ $status =~ ^[12]$ ]] || fail "allocation $n: exit code $status"
+        check_equal "lines on stderr" "$(grep -c '^trainer: .*memory' "$work/stderr")" 1
+        check_equal "the checkpoints" "$(fingerprint checkpoints)" "$before"
+        if awk "BEGIN { exit !($seconds > $slowest) }"; then
+            slowest=$seconds
+            cp "$work/stderr" "$work/slowest"
+        fi
+    done
+    cp "$work/slowest" "$work/stderr"
+    row "each of the first 50 allocations" "$status" "$slowest" 3 3
+    expect_exit 0 ".safetensors at step 3" -- trainer c.ini --gpus 4 --resume auto
+    check_tensors checkpoints/final_model.safetensors \
+                  "$work/straight/checkpoints/final_model.safetensors" 0
+}
+
+# held_in_save: the run, in its first fsync until `hold` is gone.
+held_in_save() {
     cp -r "$work/first/." .
     : >hold
     # shellcheck disable=SC2086
     in_background env $shim "OCTET_SHIM_HOLD=fsync:$PWD/hold" trainer c.ini --gpus 4 --resume auto
     wait_until test -e hold.held
+}
+
+# By another program, while the run is held.
+token_file_cut_short() {
+    local seconds status=0
+
+    cp "$work/first/tokens.safetensors" whole
+    held_in_save
+    truncate -s 4096 tokens.safetensors
+    rm hold
+    seconds_of wait "$pid" || status=$?
+    check_equal "the exit code" "$status" 1
+    check_text "$work/stderr" "tokens.safetensors: was cut short while it was being read"
+    steps=$(metrics values logs/metrics.jsonl loss | wc -l)
+    row "the token file is cut short" 1 "$seconds" "$steps" "$steps"
+    check_whole checkpoints
+    cp whole tokens.safetensors
+    expect_exit 0 ".safetensors at step $steps" -- trainer c.ini --gpus 4 --resume auto
+    check_tensors checkpoints/final_model.safetensors \
+                  "$work/straight/checkpoints/final_model.safetensors" 0
+}
+
+# The first run is held in its first save, and ends well.
+second_trainer() {
+    local seconds
+
+    held_in_save
     mkdir other
     seconds_of expect_exit 2 "in use by another run (process $pid)" -- \
         trainer c.ini --gpus 4 --resume auto --set logging.log_dir=other
@@ -125,6 +191,9 @@ all_faults() {
     # shellcheck disable=SC2086
     run_case fault "full disk, for good" 1 3 "No space left" $shim \
         "OCTET_SHIM_FAULT=pwrite:$ENOSPC:1-1000"
+    run_case token_file_cut_short
+    run_case not_a_number
+    run_case allocations
     run_case second_trainer
     rm -rf "$work/first" "$work/straight"
 }

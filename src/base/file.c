@@ -265,7 +265,8 @@ enum status mapped_file_open(struct mapped_file *file, const char *path)
     } else {
         void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (data == MAP_FAILED)
-            status = fail_errno(ERR_IO, "%s: cannot map %jd bytes", path, (intmax_t)info.st_size);
+            status = fail_errno(errno == ENOMEM ? ERR_NOMEM : ERR_IO, "%s: cannot map %jd bytes",
+                                path, (intmax_t)info.st_size);
         else
             *file = (struct mapped_file){data, (size_t)info.st_size, fd};
         if (file->data)

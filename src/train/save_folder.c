@@ -221,7 +221,10 @@ static enum status find_newest(void *context, const char *path, const char *name
     struct checkpoint checkpoint;
 
     newest->n_seen++;
-    if (checkpoint_open(&checkpoint, path) != OK) {
+    const enum status status = checkpoint_open(&checkpoint, path);
+    if (status == ERR_NOMEM)        /* which says nothing about the file */
+        return status;
+    if (status != OK) {
         log_warning("passed over: %s", status_message());
         return OK;
     }
