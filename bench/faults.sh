@@ -118,25 +118,22 @@ allocations() {
                   "$work/straight/checkpoints/final_model.safetensors" 0
 }
 
-# held_in_save: the run, in its first fsync until `hold` is gone.
+# The run waits in its first fsync until released.
 held_in_save() {
     cp -r "$work/first/." .
-    : >hold
     # shellcheck disable=SC2086
-    in_background env $shim "OCTET_SHIM_HOLD=fsync:$PWD/hold" trainer c.ini --gpus 4 --resume auto
-    wait_until test -e hold.held
+    held fsync env $shim trainer c.ini --gpus 4 --resume auto
 }
 
 # By another program, while the run is held.
 token_file_cut_short() {
-    local seconds status=0
+    local seconds steps
 
     cp "$work/first/tokens.safetensors" whole
     held_in_save
     truncate -s 4096 tokens.safetensors
-    rm hold
-    seconds_of wait "$pid" || status=$?
-    check_equal "the exit code" "$status" 1
+    release
+    seconds_of ends_with 1
     check_text "$work/stderr" "tokens.safetensors: was cut short while it was being read"
     steps=$(metrics values logs/metrics.jsonl loss | wc -l)
     row "the token file is cut short" 1 "$seconds" "$steps" "$steps"
@@ -156,8 +153,8 @@ second_trainer() {
     seconds_of expect_exit 2 "in use by another run (process $pid)" -- \
         trainer c.ini --gpus 4 --resume auto --set logging.log_dir=other
     row "second trainer on one save_dir" 2 "$seconds" 14 18
-    rm hold
-    wait "$pid" || fail "the first run has failed"
+    release
+    ends_with 0
     check_tensors checkpoints/final_model.safetensors \
                   "$work/straight/checkpoints/final_model.safetensors" 0
 }

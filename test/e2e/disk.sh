@@ -188,19 +188,14 @@ one_run_at_a_time() {
 
 # Another program writes to the token file while it is mapped. The run is held in its first save.
 cut_short() {       # BYTES WORKERS
-    local status=0
-
     epochs
     cp tokens.safetensors whole
     expect_exit 0 "done" -- trainer c.ini --gpus "$2" --set checkpoint.save_dir=straight \
         --set logging.log_dir=straight
-    touch hold
-    OCTET_SHIM_HOLD=fsync:hold in_background trainer c.ini --gpus "$2"
-    wait_until test -e hold.held
+    held fsync trainer c.ini --gpus "$2"
     truncate -s "$1" tokens.safetensors
-    rm hold
-    wait "$pid" || status=$?
-    check_equal "the exit code" $status 1
+    release
+    ends_with 1
     check_equal "lines on stderr" "$(wc -l <"$work/stderr")" 1
     check_text "$work/stderr" \
         "tokens.safetensors: was cut short while it was being read, or its disk failed: bring it back as it was"

@@ -20,8 +20,8 @@ first_steps() {     # GPUS
     before=$(fingerprint checkpoints)
 }
 
-# ends_with RULE GPUS TEXT...: each TEXT is in the one message of the failed run.
-ends_with() {
+# fails_with RULE GPUS TEXT...: each TEXT is in the one message of the failed run.
+fails_with() {
     local rule=$1 gpus=$2 text
 
     shift 2
@@ -43,7 +43,7 @@ check_checkpoints() {
 
 fault() {           # RULE GPUS TEXT...
     first_steps "$2"
-    ends_with "$@"
+    fails_with "$@"
     check_checkpoints
 }
 
@@ -67,7 +67,7 @@ rescued() {         # GPUS RULE...
     for rule in "$@"; do
         rm -rf checkpoints logs
         cp -r before checkpoints
-        ends_with "$rule" "$gpus"
+        fails_with "$rule" "$gpus"
         [ ! -e checkpoints/last_checkpoint.safetensors ] || n_saved=$((n_saved + 1))
         expect_exit 0 "done: 8 steps" -- trainer c.ini --gpus "$gpus" --resume auto
         check_tensors checkpoints/final_model.safetensors straight/final_model.safetensors 0

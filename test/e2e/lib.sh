@@ -151,11 +151,32 @@ in_background() {
 
 # stop_background SIGNAL CODE: send the signal and expect this exit code.
 stop_background() {
+    kill -s "$1" "$pid" || fail "the run ended before SIG$1 was sent: $(tail -n 1 "$work/stderr")"
+    ends_with "$2"
+}
+
+ends_with() {       # CODE
     local status=0
 
-    kill -s "$1" "$pid" || fail "the run ended before SIG$1 was sent: $(tail -n 1 "$work/stderr")"
     wait "$pid" 2>/dev/null || status=$?
-    [ $status -eq "$2" ] || fail "exit code $status after SIG$1, expected $2"
+    check_equal "the exit code" $status "$1"
+}
+
+# to_be_held CALL PROGRAM...: in the background, under disk_shim; it will wait in this call (there is a
+# file hold.held then) until released.
+to_be_held() {
+    : >hold
+    OCTET_SHIM_HOLD=$1:$PWD/hold in_background "${@:2}"
+}
+
+# held CALL PROGRAM...: it waits there already.
+held() {
+    to_be_held "$@"
+    wait_until test -e hold.held
+}
+
+release() {
+    rm hold
 }
 
 # wait_until COMMAND...: poll until it succeeds, while the program in the background runs.

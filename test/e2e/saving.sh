@@ -12,21 +12,9 @@ epochs() {          # [KEY=VALUE...]
 
 # The first save waits in its first write until released, 20 steps behind it.
 held_beside_steps() {       # PROGRAM...
-    : >hold
-    OCTET_SHIM_HOLD=pwrite:$PWD/hold in_background "$@"
+    to_be_held pwrite "$@"
     wait_until has_steps logs/metrics.jsonl 62
     check_equal "the waiting save" "$(ls hold.held)" hold.held
-}
-
-release() {
-    rm hold
-}
-
-ends_with() {       # CODE
-    local status=0
-
-    wait "$pid" 2>/dev/null || status=$?
-    check_equal "the exit code" $status "$1"
 }
 
 step_of() {         # NAME
@@ -70,10 +58,7 @@ killed() {
     epochs num_epochs=1
     expect_exit 0 "done" -- trainer c.ini
     before=$(fingerprint checkpoints)
-    : >hold
-    OCTET_SHIM_HOLD=pwrite:$PWD/hold in_background trainer c.ini --resume auto \
-        --set training.num_epochs=2000
-    wait_until test -e hold.held
+    held pwrite trainer c.ini --resume auto --set training.num_epochs=2000
     wait_until has_steps logs/metrics.jsonl 100
     stop_background KILL 137
     release

@@ -30,24 +30,6 @@ send_and_see() {    # SIGNAL
     wait_until is_delivered
 }
 
-ends_with() {       # CODE
-    local status=0
-
-    wait "$pid" 2>/dev/null || status=$?
-    check_equal "the exit code" $status "$1"
-}
-
-# held CALL PROGRAM...: in the background, waiting in this call until released.
-held() {
-    : >hold
-    OCTET_SHIM_HOLD=$1:$PWD/hold in_background "${@:2}"
-    wait_until test -e hold.held
-}
-
-release() {
-    rm hold
-}
-
 last_step() {
     tensors metadata checkpoints/last_checkpoint.safetensors step
 }
@@ -169,7 +151,7 @@ end_in_start_up() { # SIGNAL NUMBER
     stop_background "$1" $((128 + $2))
     check_text "$work/stdout" "stopped by signal $2 before the first step"
     [ ! -e checkpoints ] || fail "there are checkpoints"
-    rm hold hold.held
+    release
     expect_exit 0 "done: 168 steps" -- trainer c.ini
 }
 
@@ -181,9 +163,7 @@ second_in_save() {  # FIRST SECOND CODE
     epochs num_epochs=1
     expect_exit 0 "done" -- trainer c.ini
     before=$(fingerprint checkpoints)
-    : >hold
-    OCTET_SHIM_HOLD=pwrite:$PWD/hold in_background trainer c.ini --resume auto \
-        --set training.num_epochs=2000
+    to_be_held pwrite trainer c.ini --resume auto --set training.num_epochs=2000
     wait_until has_steps logs/metrics.jsonl 60
     send_and_see "$1"
     wait_until test -e hold.held
@@ -206,8 +186,7 @@ second_beside_save() {
 
 second_after_evaluation() {
     long_evaluation num_epochs=2000
-    : >hold
-    OCTET_SHIM_HOLD=pwrite:$PWD/hold in_background trainer c.ini
+    to_be_held pwrite trainer c.ini
     wait_until has_steps logs/metrics.jsonl 42
     send_and_see TERM
     wait_until test -e hold.held
