@@ -1,8 +1,10 @@
 /* comm_nccl.c - collectives through NCCL: one communicator for each GPU, all made at once. */
+#include <math.h>
 #include <nccl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/thread.h"
@@ -18,6 +20,15 @@ struct nccl_group {
 static ncclComm_t communicator(const struct cuda_comm *comm)
 {
     return ((const struct nccl_group *)comm->group)->communicators[comm->base.rank];
+}
+
+static struct timespec time_in(double seconds)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    time.tv_sec += (time_t)ceil(seconds);
+    return time;
 }
 
 /* ": " and what NCCL itself says of its latest error, if anything. */
@@ -71,19 +82,17 @@ static enum status abort_all(const struct nccl_group *group)
 {
     const int size = group->base.size;
     pthread_t *threads = calloc((size_t)size, sizeof *threads);
-    struct timespec deadline;
+    const struct timespec deadline = time_in(ABORT_SECONDS);
     int n_started = 0, n_aborted = 0;
 
     if (!threads)
         return fail(ERR_NOMEM, "no memory to abort %d communicators", size);
-    clock_gettime(CLOCK_REALTIME, &deadline);
-    deadline.tv_sec += ABORT_SECONDS;
     while (n_started < size &&
            thread_start(&threads[n_started], abort_one, group->communicators[n_started]))
         n_started++;
     for (int i = 0; i < n_started; i++) {
         void *failed;
-        if (pthread_timedjoin_np(threads[i], &failed, &deadline) == 0 && !failed)
+        if (pthread_clockjoin_np(threads[i], &failed, CLOCK_MONOTONIC, &deadline) == 0 && !failed)
             n_aborted++;
     }
     free(threads);
@@ -129,18 +138,76 @@ static const struct cuda_group_ops nccl_ops = {
     .destroy = nccl_destroy,
 };
 
-static enum status open_communicators(struct nccl_group *group, const int *ordinals)
+/* ---- the start ---- */
+
+struct opening {
+    int size;
+    int *ordinals;
+    ncclComm_t *communicators;
+    ncclResult_t result;
+    char details[512];
+};
+
+static void *open_all(void *opaque)
+{
+    struct opening *opening = opaque;
+
+    opening->result = ncclCommInitAll(opening->communicators, opening->size, opening->ordinals);
+    if (opening->result != ncclSuccess)
+        nccl_details(opening->details, sizeof opening->details, NULL);
+    return NULL;
+}
+
+static void opening_free(struct opening *opening)
+{
+    free(opening->ordinals);
+    free(opening->communicators);
+    free(opening);
+}
+
+static struct opening *opening_create(int size, const int *ordinals)
+{
+    struct opening *opening = calloc(1, sizeof *opening);
+
+    if (!opening)
+        return NULL;
+    opening->size = size;
+    opening->ordinals = calloc((size_t)size, sizeof *opening->ordinals);
+    opening->communicators = calloc((size_t)size, sizeof *opening->communicators);
+    if (!opening->ordinals || !opening->communicators) {
+        opening_free(opening);
+        return NULL;
+    }
+    memcpy(opening->ordinals, ordinals, (size_t)size * sizeof *ordinals);
+    return opening;
+}
+
+/* On a thread of its own, which may never return; then it is left behind with what it works on. */
+static enum status open_communicators(struct nccl_group *group, const int *ordinals, double timeout)
 {
     const int size = group->base.size;
+    const struct timespec deadline = time_in(timeout);
+    struct opening *opening = opening_create(size, ordinals);
+    enum status status = OK;
+    pthread_t thread;
 
-    group->communicators = calloc((size_t)size, sizeof *group->communicators);
-    if (!group->communicators)
+    if (!opening || !thread_start(&thread, open_all, opening)) {
+        if (opening)
+            opening_free(opening);
         return fail(ERR_NOMEM, "no memory for %d communicators", size);
-    const ncclResult_t result = ncclCommInitAll(group->communicators, size, ordinals);
-    if (result != ncclSuccess)
-        return fail(ERR_COMM, "NCCL between %d GPUs: %s%s; NCCL_DEBUG=INFO tells more", size,
-                    ncclGetErrorString(result), nccl_details((char[512]){0}, 512, NULL));
-    return OK;
+    }
+    if (pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &deadline) != 0)
+        return fail(ERR_COMM, "NCCL between %d GPUs: ncclCommInitAll has not come back in %g s "
+                    "(distributed.comm_timeout); NCCL_DEBUG=INFO tells more", size, timeout);
+    if (opening->result == ncclSuccess) {
+        group->communicators = opening->communicators;
+        opening->communicators = NULL;
+    } else {
+        status = fail(ERR_COMM, "NCCL between %d GPUs: %s%s; NCCL_DEBUG=INFO tells more", size,
+                      ncclGetErrorString(opening->result), opening->details);
+    }
+    opening_free(opening);
+    return status;
 }
 
 enum status cuda_group_create_nccl(struct cuda_group **out, int size, const int *ordinals,
@@ -153,7 +220,7 @@ enum status cuda_group_create_nccl(struct cuda_group **out, int size, const int 
         return fail(ERR_NOMEM, "no memory for a group of %d ranks", size);
     enum status status = cuda_group_init(&group->base, &nccl_ops, size, barrier, timeout);
     if (status == OK)
-        status = open_communicators(group, ordinals);
+        status = open_communicators(group, ordinals, timeout);
     if (status != OK) {
         nccl_release(group);
         return status;

@@ -102,9 +102,10 @@ run_case then_goes_on kernel:200 1 "GPU 0" "illegal memory access"
 run_case fault cublas:cublasLtMatmul:9@1 2 "rank 1: GPU 1" "cublasLtMatmul"
 run_case fault cublas:cublasLtCreate:2 2 "cublasLtCreate"
 run_case fault nccl:ncclCommInitAll:1 4 "NCCL between 4 GPUs"
+run_case then_goes_on nccl-hang:ncclCommInitAll:1 2 "ncclCommInitAll has not come back in 3 s"
 run_case fault nccl:ncclAllReduce:12@5 8 "rank 5: GPU 5" "ncclAllReduce"
 run_case fault nccl-async:12@1 2 "rank 1: GPU 1" "all-reduce"
 run_case then_goes_on nccl-lost:12@2 4 "all-reduce 12" "all ranks have reached it"
 # NCCL cannot even be left; the process ends all the same.
-run_case then_goes_on nccl-async:12@3,nccl-hang:1 4 "rank 3: GPU 3" "all-reduce"
+run_case then_goes_on nccl-async:12@3,nccl-hang:ncclCommAbort:1 4 "rank 3: GPU 3" "all-reduce"
 finish

@@ -11,9 +11,10 @@
  *     nccl          the call itself fails with ncclSystemError (any function that can fail)
  *     nccl-async    ncclAllReduce: its rank gets an asynchronous error and never finishes
  *     nccl-lost     ncclAllReduce: its rank never comes to the collective
- *     nccl-hang     ncclCommAbort: never returns */
+ *     nccl-hang     ncclCommInitAll, ncclCommAbort: never returns */
 #include <nccl.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -287,6 +288,9 @@ ncclResult_t ncclCommInitAll(ncclComm_t *communicators, int size, const int *dev
 
     if (emulator::fault_due("nccl", "ncclCommInitAll", 0))
         return ncclSystemError;
+    if (emulator::fault_due("nccl-hang", "ncclCommInitAll", 0))
+        for (;;)
+            pause();
     (void)cudaGetDeviceCount(&n_devices);
     for (int i = 0; i < size; i++) {
         if (devices[i] < 0 || devices[i] >= n_devices)
