@@ -68,6 +68,7 @@ struct plan_memory {
     size_t optimizer;
     size_t generation;          /* of rank 0 alone */
     uint64_t saving;            /* of CPU workers, once: the copy that is saved in the background */
+    uint64_t libraries;         /* of CPU workers, once */
     uint64_t available;         /* on the machine, or on the GPU that has least */
     uint64_t reserved;          /* of a GPU, for CUDA and NCCL; not in `available` */
     int gpu;                    /* the GPU that has least; -1: CPU workers */

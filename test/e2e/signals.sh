@@ -214,8 +214,10 @@ first_in_save() {       # BACKGROUND
     release
     ends_with 143
     check_text "$work/stdout" "stopped by signal 15 after step"
-    check_files checkpoints checkpoint_epoch_1.safetensors last_checkpoint.safetensors
-    [ "$1" = true ] || check_equal "the saved step" "$(last_step)" 42
+    if [ "$1" = false ]; then
+        check_files checkpoints checkpoint_epoch_1.safetensors last_checkpoint.safetensors
+        check_equal "the saved step" "$(last_step)" 42
+    fi
     check_whole checkpoints
     expect_exit 0 "done: 168 steps" -- trainer c.ini --resume auto
 }
