@@ -109,11 +109,15 @@ static void stop(int signal_number)
     stop_signal = signal_number;
 }
 
-/* No SA_RESTART: a wait for a prompt ends too. */
+/* No SA_RESTART: a wait for a prompt ends too. On a stack of its own, for this thread computes: see
+ * base/thread.h. */
 static void catch_signals(void)
 {
-    const struct sigaction action = {.sa_handler = stop};
+    static char memory[64 << 10];
+    const stack_t stack = {.ss_sp = memory, .ss_size = sizeof memory};
+    const struct sigaction action = {.sa_handler = stop, .sa_flags = SA_ONSTACK};
 
+    sigaltstack(&stack, NULL);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGHUP, &action, NULL);
@@ -145,7 +149,8 @@ static enum status find_checkpoint(const char *given, char **path)
     TRY(saves_find_for_sampling(given, path));
     if (!*path)
         return fail(ERR_INVALID, "%s has no checkpoint (looked for " SAVE_BEST ", " SAVE_FINAL ", "
-                    SAVE_LAST " and checkpoint_epoch_N.safetensors): %s", given, advice);
+                    SAVE_LAST ", " SAVE_STOPPED " and checkpoint_epoch_N.safetensors): %s", given,
+                    advice);
     return OK;
 }
 

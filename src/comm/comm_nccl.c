@@ -1,12 +1,11 @@
 /* comm_nccl.c - collectives through NCCL: one communicator for each GPU, all made at once. */
-#include <math.h>
 #include <nccl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/thread.h"
 #include "comm/cuda_group.h"
 
@@ -20,15 +19,6 @@ struct nccl_group {
 static ncclComm_t communicator(const struct cuda_comm *comm)
 {
     return ((const struct nccl_group *)comm->group)->communicators[comm->base.rank];
-}
-
-static struct timespec time_in(double seconds)
-{
-    struct timespec time;
-
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    time.tv_sec += (time_t)ceil(seconds);
-    return time;
 }
 
 /* ": " and what NCCL itself says of its latest error, if anything. */
@@ -82,7 +72,7 @@ static enum status abort_all(const struct nccl_group *group)
 {
     const int size = group->base.size;
     pthread_t *threads = calloc((size_t)size, sizeof *threads);
-    const struct timespec deadline = time_in(ABORT_SECONDS);
+    const struct timespec deadline = time_at(seconds_now() + ABORT_SECONDS);
     int n_started = 0, n_aborted = 0;
 
     if (!threads)
@@ -186,19 +176,20 @@ static struct opening *opening_create(int size, const int *ordinals)
 static enum status open_communicators(struct nccl_group *group, const int *ordinals, double timeout)
 {
     const int size = group->base.size;
-    const struct timespec deadline = time_in(timeout);
+    const struct timespec deadline = time_at(seconds_now() + timeout);
     struct opening *opening = opening_create(size, ordinals);
     enum status status = OK;
     pthread_t thread;
 
-    if (!opening || !thread_start(&thread, open_all, opening)) {
-        if (opening)
-            opening_free(opening);
+    if (!opening)
         return fail(ERR_NOMEM, "no memory for %d communicators", size);
+    if (!thread_start(&thread, open_all, opening)) {
+        opening_free(opening);
+        return fail(ERR_NOMEM, "cannot start the thread that opens NCCL");
     }
     if (pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &deadline) != 0)
-        return fail(ERR_COMM, "NCCL between %d GPUs: ncclCommInitAll has not come back in %g s "
-                    "(distributed.comm_timeout); NCCL_DEBUG=INFO tells more", size, timeout);
+        return fail(ERR_DEVICE, "NCCL between %d GPUs: ncclCommInitAll has not come back in %g s; "
+                    "NCCL_DEBUG=INFO tells more", size, timeout);
     if (opening->result == ncclSuccess) {
         group->communicators = opening->communicators;
         opening->communicators = NULL;

@@ -12,8 +12,8 @@ enum {
     LARGEST = 16 << 20,         /* elements: 64 MiB of float32 */
     MEDIUM = (256 << 10) + 3,   /* odd, about 1 MiB */
     REPEATS = 10,               /* of what is timed */
-    TIMEOUT = 60,               /* seconds */
 };
+static const double LONGEST_TIMEOUT = 60;       /* seconds: no trial should wait as long as a run */
 
 /* Sums of MEDIUM that take longer are no GPU's: then LARGEST would take minutes. */
 static const double SLOW_SECONDS = 0.002;
@@ -30,6 +30,7 @@ struct collective {
     const struct plan_devices *devices;
     struct barrier *barrier;
     struct cuda_group *group;
+    double timeout;             /* seconds */
     struct part *parts;
     int64_t room;               /* elements of float32 in each buffer */
     int64_t timed;              /* elements of float32, */
@@ -195,7 +196,7 @@ static enum status create(struct collective *c)
 {
     TRY(find_room(c));
     TRY(barrier_create(&c->barrier, c->devices->n_workers));
-    TRY(plan_create_group(&c->group, c->devices, c->barrier, TIMEOUT));
+    TRY(plan_create_group(&c->group, c->devices, c->barrier, c->timeout));
     c->parts = calloc((size_t)c->devices->n_workers, sizeof *c->parts);
     return c->parts ? OK : fail(ERR_NOMEM, "no memory for %d GPUs", c->devices->n_workers);
 }
@@ -219,7 +220,8 @@ static void report(const struct collective *c)
 
 enum status check_collective(const struct run *run, bool *passed)
 {
-    struct collective c = {.devices = &run->devices};
+    struct collective c = {.devices = &run->devices,
+                           .timeout = fmin(run->config.distributed.comm_timeout, LONGEST_TIMEOUT)};
     enum status status;
 
     if (c.devices->n_workers == 1)
@@ -231,6 +233,8 @@ done:
         report(&c);
     else
         check_cross(passed);
+    if (status == ERR_DEVICE && !c.group)       /* and that call may still be under way */
+        return status;
     /* Where this fails, freeing memory would wait for a collective that hangs. */
     TRY(cuda_group_destroy(c.group));
     for (int i = 0; c.parts && i < c.devices->n_workers; i++)

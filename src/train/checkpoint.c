@@ -202,18 +202,18 @@ failed:
     return status;
 }
 
-bool checkpoint_peek(const char *path, int64_t *step, bool *finished)
+enum status checkpoint_peek(const char *path, int64_t *step, bool *finished)
 {
     struct checkpoint c = {.path = (char *)path};
-    int64_t number;
+    int64_t number = 0;
 
-    if (safetensors_open(&c.file, path) != OK)
-        return false;
-    const bool known = metadata_count(&c, KEY_STEP, MAX_COUNT, step) == OK &&
-                       metadata_count(&c, KEY_FINISHED, 1, &number) == OK;
-    *finished = known && number != 0;
+    TRY(safetensors_open(&c.file, path));
+    enum status status = metadata_count(&c, KEY_STEP, MAX_COUNT, step);
+    if (status == OK)
+        status = metadata_count(&c, KEY_FINISHED, 1, &number);
+    *finished = number != 0;
     safetensors_close(&c.file);
-    return known;
+    return status;
 }
 
 void checkpoint_close(struct checkpoint *c)

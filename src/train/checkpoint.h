@@ -60,8 +60,8 @@ void checkpoint_close(struct checkpoint *checkpoint);
 /* ERR_INVALID names what differs from the model that this run is for. */
 enum status checkpoint_check_model(const struct checkpoint *checkpoint,
                                    const struct model_config *model);
-/* The step of a checkpoint, without checking the rest of it; false if it can't be read. */
-bool checkpoint_peek(const char *path, int64_t *step, bool *finished);
+/* The step of a checkpoint, without checking the rest of it. */
+enum status checkpoint_peek(const char *path, int64_t *step, bool *finished);
 
 /* Copy the weights into a model of the same configuration. */
 enum status checkpoint_load_weights(const struct checkpoint *checkpoint, struct model *model);

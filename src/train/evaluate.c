@@ -61,7 +61,9 @@ static void report(struct rank *rank, const double totals[2], int64_t tokens, do
 {
     struct run *run = rank->run;
     const double loss = totals[0] / (double)tokens;
-    const bool is_best = loss < saves_best_loss(&run->saves);
+    /* Behind bad steps it would only push out a good one. */
+    const bool is_best = rank->progress.health.bad_in_row == 0 &&
+                         loss < saves_best_loss(&run->saves);
     const struct monitor_evaluation evaluation = {
         .step = rank->progress.step,
         .epoch = rank->progress.position == 0 ? rank->progress.epoch : rank->progress.epoch + 1,

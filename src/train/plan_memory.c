@@ -10,7 +10,8 @@
 /* Of every GPU, for what no plan knows: kernels and cuBLASLt; the buffers of NCCL. Estimates. */
 enum { CUDA_MIB = 256, NCCL_MIB = 512 };
 /* Of a process with CPU workers, above the bare program: oneDNN's generated code, stacks, buffers of
- * files. Measured: 8 to 12 with models of 0.8 to 124 million parameters and 1 or 2 workers. */
+ * files. Measured (bench/results/step_cpu.md): 6 to 12 with models of up to 10 million parameters, about
+ * 20 with 124 million. */
 enum { CPU_LIBRARIES_MIB = 9 };
 
 /* ---- what there is ---- */
@@ -156,7 +157,7 @@ static double mebibytes(uint64_t bytes)
 
 /* Who takes it, and where. */
 struct place {
-    char takers[32], where[80];
+    char takers[48], where[80];
 };
 
 static struct place place_of(const struct plan_memory *memory)
@@ -166,8 +167,8 @@ static struct place place_of(const struct plan_memory *memory)
     if (memory->gpu >= 0 && memory->n_sharing == 1)
         snprintf(place.takers, sizeof place.takers, "each GPU");
     else
-        snprintf(place.takers, sizeof place.takers, "%d worker%s", memory->n_sharing,
-                 memory->n_sharing == 1 ? "" : "s");
+        snprintf(place.takers, sizeof place.takers, "%d worker%s%s", memory->n_sharing,
+                 memory->n_sharing == 1 ? "" : "s", memory->libraries > 0 ? " and libraries" : "");
     if (memory->gpu < 0)
         snprintf(place.where, sizeof place.where, "this machine");
     else
@@ -185,9 +186,8 @@ void plan_memory_print(const struct plan_memory *memory)
              mebibytes(memory->model.gradients), mebibytes(memory->optimizer),
              mebibytes(memory->model.activations), mebibytes(memory->generation),
              mebibytes(memory->saving), mebibytes(memory->model.scratch));
-    log_info("memory in all: %.1f MiB for %s%s, %.1f MiB available on %s",
-             mebibytes(plan_memory_needed(memory)), place.takers,
-             memory->libraries > 0 ? " and libraries" : "", mebibytes(memory->available),
+    log_info("memory in all: %.1f MiB for %s, %.1f MiB available on %s",
+             mebibytes(plan_memory_needed(memory)), place.takers, mebibytes(memory->available),
              place.where);
 }
 

@@ -1,5 +1,5 @@
-/* rescue.h - after a failure: the state that the ranks had after their last step, as
- * last_checkpoint. */
+/* rescue.h - after a failure: the state that the ranks had after their last step is saved, as at a
+ * signal (saves_write_stopped()). */
 #ifndef OCTET_RESCUE_H
 #define OCTET_RESCUE_H
 

@@ -111,9 +111,13 @@ static enum status move_aside(void *context, const char *path, const char *name)
     int64_t step;
     bool finished;
 
-    if (aside->after_step >= 0 &&
-        (!checkpoint_peek(path, &step, &finished) || step <= aside->after_step))
-        return OK;
+    if (aside->after_step >= 0) {
+        status = checkpoint_peek(path, &step, &finished);
+        if (status == ERR_NOMEM)        /* which says nothing about the file */
+            return status;
+        if (status != OK || step <= aside->after_step)
+            return OK;
+    }
     if (!aside->folder[0])
         TRY(create_aside(aside));
     char *to = saves_path(aside->folder, name);
@@ -166,7 +170,7 @@ static enum status note_present(void *context, const char *path, const char *nam
     int64_t step;
     bool finished;
 
-    if (!checkpoint_peek(path, &step, &finished) || step > search->start_step)
+    if (checkpoint_peek(path, &step, &finished) != OK || step > search->start_step)
         return OK;
     search->present->epochs += saves_epoch_of(name) >= 0;
     search->present->best |= strcmp(name, SAVE_BEST) == 0;
@@ -199,7 +203,7 @@ struct newest {
     int64_t n_seen;
 };
 
-/* Of the same step, the one that has more of its epoch's end behind it; else last_checkpoint. */
+/* Of the same step, the one that has more of its epoch's end behind it; else where a run stopped. */
 static bool is_newer(const struct newest *a, const struct newest *b)
 {
     if (!b->path || a->step != b->step)
@@ -232,7 +236,8 @@ static enum status find_newest(void *context, const char *path, const char *name
     const bool fits = (checkpoint.has_optimizer || progress.finished) &&
                       (!newest->range || is_in_range(newest->range, &progress));
     const struct newest found = {newest->range, newest->path, progress.step, progress.epoch,
-                                 progress.finished, strcmp(name, SAVE_LAST) == 0, newest->n_seen};
+                                 progress.finished, strcmp(name, SAVE_LAST) == 0 ||
+                                 strcmp(name, SAVE_STOPPED) == 0, newest->n_seen};
     checkpoint_close(&checkpoint);
     if (!fits || !is_newer(&found, newest))
         return OK;
@@ -254,6 +259,10 @@ enum status saves_find_newest(const char *folder, char **path)
     struct newest newest = {0};
     const enum status status = saves_each(folder, find_newest, &newest);
 
+    if (status != OK) {
+        free(newest.path);
+        newest.path = NULL;
+    }
     *path = newest.path;
     if (status == OK && !newest.path && newest.n_seen > 0)
         return fail(ERR_INVALID, "%s: holds checkpoints, but none that a run can go on from (damaged, "
@@ -274,7 +283,7 @@ static enum status find_latest(void *context, const char *path, const char *name
     bool finished;
 
     (void)name;
-    if (!checkpoint_peek(path, &step, &finished) || (latest->path && step <= latest->step))
+    if (checkpoint_peek(path, &step, &finished) != OK || (latest->path && step <= latest->step))
         return OK;
     latest->step = step;
     return keep_path(&latest->path, path);

@@ -10,7 +10,8 @@ struct saver;
 struct saves {
     const char *folder;
     int64_t keep_last;          /* epoch checkpoints; 0: all */
-    bool save_optimizer;        /* in all files but last_checkpoint, which always has it */
+    bool save_optimizer;        /* in all files but those of a run that is not over,
+                                 * which always have it */
     int64_t start_step;         /* of a resumed run; -1: a new one */
     double best_loss;           /* of the best_model that is on the disk, or was at the start */
     bool best_is_begun;         /* one that may not be there yet */

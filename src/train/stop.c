@@ -8,7 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Written by handlers on any thread and read by all workers: lock-free, as handlers need it. */
+/* Written by handlers and read by all workers: lock-free, as handlers need it. */
 static _Atomic int64_t first;           /* its number, and in the upper bits its time; 0: none yet */
 static _Atomic bool at_steps, save_wanted;
 

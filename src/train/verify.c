@@ -209,7 +209,7 @@ done:
     return status;
 }
 
-/* Each stage needs what the ones before it found out, but for the checksums. */
+/* Each stage needs what the ones before it found out, but for the checksums and the numbers. */
 static enum status verify(struct checkpoint *c, const struct command_line *line, bool *passed)
 {
     const bool has_checksums = c->file.n_entries > 0 && c->file.entries[0].has_checksum;

@@ -136,7 +136,7 @@ static enum status finish(struct rank *rank)
     }
     if (!is_first(rank))
         return OK;
-    if (stop_take_save_request())
+    if (rank->progress.health.bad_in_row == 0 && stop_take_save_request())
         saves_begin(&run->saves, SAVE_LAST, rank_content(rank));
     rank->progress.finished = true;
     const enum status status = saves_write(&run->saves, SAVE_FINAL, rank_content(rank));

@@ -148,6 +148,15 @@ keeps_good_saves() {
     check_no_text "$work/stdout" "the last ones among them"
 }
 
+# Nor is a model behind bad steps the best one, or a save that was asked for one of them.
+best_is_good() {
+    prepare_run
+    run_with nan:rank=1:phase=gradient:step=25:times=6 0 "the last ones among them" \
+        --set training.max_steps=28
+    check_equal "the number of skipped steps" "$(n_skipped)" 3
+    check_files checkpoints final_model.safetensors
+}
+
 at_once() {
     prepare_run
     run_with nan:rank=0:phase=gradient:step=3:times=1000 1 "step 5: 2 bad steps in a row" \
@@ -202,6 +211,7 @@ run_case resumed 50
 run_case stopped_in_bad_steps
 run_case gives_up
 run_case keeps_good_saves
+run_case best_is_good
 run_case at_once
 run_case diverges 1
 run_case diverges 2

@@ -73,6 +73,15 @@ cross() {           # RULE PATTERN N_STEPS
     check_lines "$3" '^✓ .* training step'
 }
 
+# Nothing more can be asked of GPUs then.
+nccl_hangs() {
+    tiny
+    OCTET_EMULATOR_FAIL=nccl-hang:ncclCommInitAll:1 expect_exit 1 "ncclCommInitAll has not come back" -- \
+        trainer c.ini --check --gpus 4 --set distributed.comm_timeout=1
+    check_lines 1 '^✗ NCCL between 4 GPUs: ncclCommInitAll has not come back in 1 s'
+    check_lines 0 '^✓ disk: '
+}
+
 # ---- wrong set-ups ----
 
 no_driver() {
@@ -169,6 +178,7 @@ run_case cross kernel:20@2 "GPU 2 (Emulated GPU 2): .*: an illegal memory access
 run_case cross launch:20@1 "GPU 1 (Emulated GPU 1): .*: too many resources" 3
 run_case cross malloc:1@3 "rank 3: GPU 3 (Emulated GPU 3): .*out of memory" 4
 run_case cross cublas:5@0 "GPU 0 (Emulated GPU 0): product " 3
+run_case nccl_hangs
 run_case no_driver
 run_case old_driver
 run_case nothing_visible

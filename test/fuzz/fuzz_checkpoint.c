@@ -67,7 +67,7 @@ enum status fuzz_read(const uint8_t *data, size_t size)
 
     if (!model)
         create_model();
-    const bool peeked = checkpoint_peek(path, &step, &finished);
+    const bool peeked = checkpoint_peek(path, &step, &finished) == OK;
     /* For --init, which needs no more than tensors. */
     fuzz_check_status(weights_load(path, model));
     TRY(checkpoint_open(&c, path));
