@@ -43,7 +43,7 @@ time_limit=900
 
 # So many for each kill, and enough behind the last.
 readonly steps_per_kill=60 epoch_steps=31
-epochs=$(((times + 30) * steps_per_kill / epoch_steps))
+epochs=$(((times + times / 13 + 15) * steps_per_kill / epoch_steps))
 total=$((epochs * epoch_steps))
 
 # Eight windows in a step, evaluations as long as some steps. Other numbers of workers sum in another

@@ -59,10 +59,11 @@ build_in "$root/build"
 run_suite "$root/build"
 if [ "${1:-}" != --quick ]; then
     # CUDA kernels and their host code too, on emulated GPUs. Whole runs on these, other orders of their
-    # threads, and the CPU kernels with other products under them only in the plain build.
+    # threads, the CPU kernels with other products under them, and what only starts the same programs in
+    # other ways, in the plain build alone.
     build_in "$root/build-asan" -Db_sanitize=address,undefined -Doptimization=1 -Dgpu=disabled
     run_suite "$root/build-asan" --timeout-multiplier 5 --no-suite emulated --no-suite orders \
-        --no-suite avx2
+        --no-suite avx2 --no-suite whole
     build_in "$root/build-tsan" -Db_sanitize=thread -Doptimization=1 -Dgpu=disabled \
         -Demulator=disabled
     run_suite "$root/build-tsan" --suite threads --timeout-multiplier 5
