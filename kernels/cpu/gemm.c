@@ -22,13 +22,16 @@ void CPU_NAME(gemm_sum)(bool transpose_a, bool transpose_b, int64_t m, int64_t n
 
 #include <dnnl.h>
 
+#include "base/memory_error.h"
+
 void CPU_NAME(gemm_sum)(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k,
                         const real *a, int64_t lda, const real *b, int64_t ldb, bool accumulate,
                         calc *c, int64_t ldc)
 {
-    /* Its only errors are of arguments, which the callers above rule out. */
-    dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', m, n, k, 1, a, lda, b, ldb,
-               accumulate ? 1 : 0, c, ldc);
+    /* Of its errors those of arguments are ruled out by the callers; what remains is memory. */
+    if (dnnl_sgemm(transpose_a ? 'T' : 'N', transpose_b ? 'T' : 'N', m, n, k, 1, a, lda, b, ldb,
+                   accumulate ? 1 : 0, c, ldc) != dnnl_success)
+        memory_error_end();
 }
 
 #endif

@@ -6,8 +6,7 @@
 
 #include "base/log.h"
 
-/* An exception cannot pass through the C that called the library. */
-static void on_no_memory(void)
+void memory_error_end(void)
 {
     log_error(program_invocation_short_name, "no memory for a matrix product on the CPU: a smaller "
               "batch_size or model, or fewer workers, need less");
@@ -16,11 +15,12 @@ static void on_no_memory(void)
 
 void memory_error_handle(void)
 {
-    /* std::set_new_handler(), which is there if a C++ library is. */
+    /* std::set_new_handler(), which is there if a C++ library is. Its exception could not pass through
+     * the C that called the library. */
     typedef void (*handler)(void);
     handler (*set_new_handler)(handler) = (handler (*)(handler))dlsym(RTLD_DEFAULT,
                                                                       "_ZSt15set_new_handlerPFvvE");
 
     if (set_new_handler)
-        set_new_handler(on_no_memory);
+        set_new_handler(memory_error_end);
 }

@@ -5,5 +5,7 @@
 
 /* From now on, in the whole process. */
 void memory_error_handle(void);
+/* At once, where the library says so itself. */
+_Noreturn void memory_error_end(void);
 
 #endif
