@@ -30,6 +30,7 @@ static void catch_signals(void)
     sigaction(SIGHUP, &action, NULL);
     /* The report may go to a program that has ended; the file is written all the same. */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);       /* a write beyond ulimit -f is an error like a full disk */
 }
 
 static void print_help(void)

@@ -94,6 +94,7 @@ int main(int argc, char **argv)
 
     /* Progress may go to a program that has ended; the run goes on all the same. */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);       /* a write beyond ulimit -f is an error like a full disk */
     bus_error_handle();
     memory_error_handle();
     const enum status status = run(argc, argv, &stopped_by, &passed);

@@ -416,6 +416,28 @@ enum status folder_lock(const char *path, int *lock)
                 "another folder", path, holder);
 }
 
+enum status folder_lock_again(const char *path, int *lock, bool *changed)
+{
+    struct stat held, here;
+    int other;
+
+    *changed = false;
+    if (*lock < 0 || fstat(*lock, &held) != 0)
+        return OK;
+    if (stat(path, &here) != 0) {
+        if (errno != ENOENT)
+            return OK;
+        TRY(folder_create(path));
+    } else if (here.st_dev == held.st_dev && here.st_ino == held.st_ino) {
+        return OK;
+    }
+    TRY(folder_lock(path, &other));
+    folder_unlock(*lock);
+    *lock = other;
+    *changed = true;
+    return OK;
+}
+
 void folder_unlock(int lock)
 {
     if (lock >= 0)

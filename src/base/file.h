@@ -59,6 +59,9 @@ enum status folder_create_new(char *path, size_t size);
 /* Keep other runs out of a folder until unlocked, or until the process ends. ERR_INVALID names the
  * process that has it. *lock is -1 after an error, which folder_unlock() accepts. */
 enum status folder_lock(const char *path, int *lock);
+/* If another folder has that name since then, or none: lock that one in its place, which is created if
+ * need be, and *changed is set. */
+enum status folder_lock_again(const char *path, int *lock, bool *changed);
 void folder_unlock(int lock);
 /* ERR_INVALID or ERR_IO unless files can be created in this folder (tried by creating one). */
 enum status folder_check_writable(const char *path);

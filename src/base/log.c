@@ -1,5 +1,6 @@
 #include "base/log.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static FILE *stream;            /* NULL stands for stdout, which is no constant */
 static FILE *file;
 static char live[1024];         /* the live line on the screen, "" if none */
+static long long n_left_out;    /* lines that the stream has not taken */
 
 static FILE *out(void)
 {
@@ -58,17 +60,64 @@ static void write_to_file(const char *text)
     fflush(file);
 }
 
+/* ---- the stream, whose reader may have stopped ---- */
+
+bool log_takes_text(int fd, int milliseconds)
+{
+    struct pollfd polled = {.fd = fd, .events = POLLOUT};
+
+    return poll(&polled, 1, milliseconds) != 0;
+}
+
+/* A terminal after Ctrl-S, or a pipe into a program that waits: once it has not taken a text in time,
+ * what follows is left out until it takes one again. */
+static bool takes_text(void)
+{
+    return log_takes_text(fileno(out()), n_left_out > 0 ? 0 : LOG_PATIENCE);
+}
+
+/* In parts that fit into a pipe that takes any at all. */
+static bool put(const char *text)
+{
+    enum { PART = 4096 };
+    size_t left = strlen(text);
+
+    while (left > 0) {
+        const size_t size = left < PART ? left : PART;
+        if (!takes_text())
+            return false;
+        fwrite(text, 1, size, out());
+        fflush(out());
+        text += size;
+        left -= size;
+    }
+    return true;
+}
+
+static void put_message(const char *text)
+{
+    char note[160];
+
+    if (n_left_out > 0 && takes_text()) {
+        snprintf(note, sizeof note, "notice: nobody read here, so %lld lines were left out%s\n",
+                 n_left_out, file ? "; the log file has them" : "");
+        n_left_out = 0;
+        put(note);
+    }
+    if (!put(text) || !put("\n"))
+        n_left_out++;
+}
+
 static void erase_live(void)
 {
-    if (live[0])
-        fputs("\r\033[K", out());
+    if (live[0] && n_left_out == 0)
+        put("\r\033[K");
 }
 
 static void draw_live(void)
 {
-    if (live[0])
-        fputs(live, out());
-    fflush(out());
+    if (live[0] && n_left_out == 0)
+        put(live);
 }
 
 static void emit(const char *prefix, const char *format, va_list args)
@@ -93,7 +142,7 @@ static void emit(const char *prefix, const char *format, va_list args)
 
     pthread_mutex_lock(&lock);
     erase_live();
-    fprintf(out(), "%s\n", text);
+    put_message(text);
     draw_live();
     write_to_file(text);
     pthread_mutex_unlock(&lock);
@@ -130,8 +179,8 @@ void log_error(const char *program, const char *message)
     pthread_mutex_lock(&lock);
     erase_live();
     live[0] = '\0';
-    fflush(out());
-    fprintf(stderr, "%s: %s\n", program, message);
+    if (log_takes_text(STDERR_FILENO, LOG_PATIENCE))
+        fprintf(stderr, "%s: %s\n", program, message);
     if (file) {
         char line[1200];
         snprintf(line, sizeof line, "error: %s", message);

@@ -1,7 +1,8 @@
 /* log.h - one place for what a program says: messages, the log file, and a live line below them.
  *
  * A message goes to the terminal stream and, with a time in front, to the log file once that is
- * open. Messages of several threads never mix within a line. */
+ * open. Messages of several threads never mix within a line. A stream that nobody reads keeps no
+ * thread waiting for more than LOG_PATIENCE: it loses what it does not take. */
 #ifndef OCTET_LOG_H
 #define OCTET_LOG_H
 
@@ -24,6 +25,10 @@ void log_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* To stderr as "PROGRAM: message", and to the log file. */
 void log_error(const char *program, const char *message);
+
+/* Whether this file takes text within so many milliseconds. A pipe that does takes 4096 bytes. */
+enum { LOG_PATIENCE = 1000 };
+bool log_takes_text(int fd, int milliseconds);
 
 /* To the log file only: the configuration, evaluation details. */
 void log_file_only(const char *text);

@@ -50,11 +50,24 @@ static enum status check_memory(struct run *run)
     return OK;
 }
 
+/* Does another run save there? */
+static enum status check_lock(const char *folder)
+{
+    int lock;
+
+    if (!file_exists(folder))
+        return OK;
+    TRY(folder_lock(folder, &lock));
+    folder_unlock(lock);
+    return OK;
+}
+
 static enum status check_disk(struct run *run, bool force)
 {
     struct plan_disk disk;
 
     TRY(run_check_folders(run));
+    TRY(check_lock(run->config.checkpoint.save_dir));
     TRY(run_plan_disk(run, &disk));
     if (plan_disk_check(&disk, force) != OK)
         return fail_prefix(ERR_INVALID, "disk: ");

@@ -107,9 +107,14 @@ static enum status read_progress(struct checkpoint *c)
     TRY(metadata_number(c, KEY_BEST_LOSS, &p->best_loss));
     TRY(read_health(c, p->step, &p->health));
     TRY(metadata_text(c, KEY_DATASET_DIGEST, &digest));
-    if (!isfinite(p->loss_scale))
-        return fail(ERR_INVALID, "%s: damaged: metadata \"%s\" is not finite", c->path,
-                    KEY_LOSS_SCALE);
+    if (!isfinite(p->loss_scale) || p->loss_scale <= 0)
+        return fail(ERR_INVALID, "%s: damaged: metadata \"%s\" is %g, expected a number above 0",
+                    c->path, KEY_LOSS_SCALE, p->loss_scale);
+    if (isnan(p->best_loss) || p->best_loss < 0)
+        return fail(ERR_INVALID, "%s: damaged: metadata \"%s\" is %g, expected a loss", c->path,
+                    KEY_BEST_LOSS, p->best_loss);
+    if (p->global_batch == 0)
+        return fail(ERR_INVALID, "%s: damaged: metadata \"%s\" is 0", c->path, KEY_GLOBAL_BATCH);
     p->finished = finished != 0;
     snprintf(c->dataset_digest, sizeof c->dataset_digest, "%s", digest);
     return OK;
@@ -174,6 +179,34 @@ enum status checkpoint_check_tensors(struct checkpoint *c)
     }
     param_table_free(&table);
     return status;
+}
+
+enum status checkpoint_check_values(const char *path, const struct safetensors *file,
+                                    const struct safetensors_entry *entry)
+{
+    const unsigned char *data = safetensors_data(file, entry);
+    const bool is_square = strncmp(entry->name, MOMENT_V, strlen(MOMENT_V)) == 0;
+
+    for (size_t i = 0; i < entry->size / sizeof(float) && entry->dtype == DTYPE_F32; i++) {
+        float value;
+
+        memcpy(&value, data + i * sizeof value, sizeof value);
+        /* The square of a large gradient may be beyond all numbers: its weight then stays as it is. */
+        if (is_square ? !(value >= 0) : !isfinite(value))
+            return fail(ERR_INVALID, "%s: tensor %s: value %zu is %g, expected a %s", path,
+                        entry->name, i, (double)value,
+                        is_square ? "number from 0" : "finite number");
+    }
+    return OK;
+}
+
+enum status checkpoint_check_numbers(const struct checkpoint *c)
+{
+    for (int i = 0; i < c->file.n_entries; i++) {
+        pulse_beat();
+        TRY(checkpoint_check_values(c->path, &c->file, &c->file.entries[i]));
+    }
+    return OK;
 }
 
 enum status checkpoint_map(struct checkpoint *c, const char *path)

@@ -54,6 +54,11 @@ enum status checkpoint_open(struct checkpoint *checkpoint, const char *path);
 enum status checkpoint_map(struct checkpoint *checkpoint, const char *path);
 enum status checkpoint_read_metadata(struct checkpoint *checkpoint);
 enum status checkpoint_check_tensors(struct checkpoint *checkpoint);
+/* No weight or moment is NaN, no second moment below 0, no other infinite; which checksums that are
+ * right say nothing of. The values of other types than F32 are not looked at. */
+enum status checkpoint_check_numbers(const struct checkpoint *checkpoint);
+enum status checkpoint_check_values(const char *path, const struct safetensors *file,
+                                    const struct safetensors_entry *entry);
 /* Safe on a zeroed struct. */
 void checkpoint_close(struct checkpoint *checkpoint);
 

@@ -93,6 +93,7 @@ struct plan_disk {
     const char *folder;
     int64_t n_files;
     uint64_t needed, available;
+    uint64_t largest;           /* of one file */
 };
 /* ERR_INVALID if there is too little room; with `force` only a warning. */
 enum status plan_disk_check(const struct plan_disk *disk, bool force);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -62,7 +63,7 @@ enum status run_plan_disk(const struct run *run, struct plan_disk *disk)
 
     const int64_t n_small = new_epoch_files(run, present.epochs) + !present.best;
     const int64_t n_large = 1 + (by_time && !present.last);
-    *disk = (struct plan_disk){.folder = folder, .n_files = n_small + n_large};
+    *disk = (struct plan_disk){.folder = folder, .n_files = n_small + n_large, .largest = large};
     if (__builtin_mul_overflow((uint64_t)n_small, small, &disk->needed) ||
         __builtin_add_overflow((uint64_t)n_large * large, disk->needed, &disk->needed))
         disk->needed = UINT64_MAX;
@@ -76,8 +77,13 @@ enum status plan_disk_check(const struct plan_disk *disk, bool force)
     const bool large = disk->needed >= 1 << 30;
     const double unit = large ? 1 << 30 : 1 << 20;
     const char *name = large ? "GiB" : "MiB";
+    struct rlimit limit;
     char text[400];
 
+    if (getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < disk->largest)
+        return fail(ERR_INVALID, "a checkpoint of this run has %.1f MiB, and this process may write files of "
+                    "%.1f MiB: raise the limit (ulimit -f)", (double)disk->largest / (1 << 20),
+                    (double)limit.rlim_cur / (1 << 20));
     if (disk->needed <= disk->available)
         return OK;
     snprintf(text, sizeof text, "%s: %lld checkpoint%s of this run need%s %.1f %s, %.1f %s are free on "

@@ -75,6 +75,9 @@ enum status rank_create(struct rank *rank, struct run *run, struct worker *worke
     TRY(rank_rehearse(rank));
     TRY(rank_load_start(rank));
     rank->is_whole = true;
+    /* What oneDNN needs for it is taken now, and not missing when the first save comes. */
+    if (rank->probe_tokens && !run->devices.on_gpus)
+        (void)rank_take_probe(rank, &(struct probe){0});
     return OK;
 }
 

@@ -19,15 +19,18 @@ static int64_t latest_own_step(const struct run *run)
     return run->start.step;
 }
 
-/* Rank 0: the newest good state on the disk that was not tried in vain. Where there is none, the run goes
- * back to where it started. */
+/* Rank 0: the newest good state on the disk that was not tried in vain; else the newest of all, which
+ * other text may take elsewhere. Where nothing is saved, the run goes back to where it started. */
 static enum status open_earlier(struct run *run, const struct health *health)
 {
     char *path;
 
     saves_wait(&run->saves);
     const struct saves_range range = {latest_own_step(run), health->barred_from, health->barred_to};
+    const struct saves_range any = {range.latest, 0, -1};
     enum status status = saves_find_good(run->saves.folder, &range, &path);
+    if (status == OK && !path)
+        status = saves_find_good(run->saves.folder, &any, &path);
     if (status == OK && path)
         status = checkpoint_open(&run->earlier, path);
     free(path);

@@ -7,15 +7,25 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/pulse.h"
 #include "train/fault.h"
 #include "train/saver.h"
 #include "train/watchdog.h"
 
-/* Before the first save. */
+/* Before the first save into a folder; somebody may have removed or renamed the one before. */
 static enum status make_room(struct saves *saves)
 {
+    bool changed = false;
+
+    if (saves->lock)
+        TRY(folder_lock_again(saves->folder, saves->lock, &changed));
+    if (changed) {
+        log_warning("%s: another folder than at the start of this run, which goes on in it",
+                    saves->folder);
+        saves->has_room = false;
+    }
     if (saves->has_room)
         return OK;
     TRY(saves_make_room(saves->folder, saves->start_step));
@@ -43,13 +53,14 @@ static bool is_best(const char *name)
 static enum status write_file(struct saves *saves, const char *name,
                               struct checkpoint_content content)
 {
-    TRY(make_room(saves));
     char *path = saves_path(saves->folder, name);
     if (!path)
         return fail(ERR_NOMEM, "no memory to save %s/%s", saves->folder, name);
     if (!saves->save_optimizer && !is_last(name) && !is_stopped(name))
         content.optimizer = NULL;
-    enum status status = checkpoint_save(path, &content);
+    enum status status = make_room(saves);
+    if (status == OK)
+        status = checkpoint_save(path, &content);
     if (status == ERR_INVALID)      /* a folder that has gone is no fault of the settings now */
         status = ERR_IO;
     /* The best model is announced by its evaluation. */

@@ -15,6 +15,7 @@ struct saves {
     int64_t start_step;         /* of a resumed run; -1: a new one */
     double best_loss;           /* of the best_model that is on the disk, or was at the start */
     bool best_is_begun;         /* one that may not be there yet */
+    int *lock;                  /* of the folder (base/file.h); NULL: it has none */
     bool has_room;              /* files of other runs were moved aside, before the first save */
     _Atomic bool failed;        /* the latest save */
     _Atomic double waiting_since;   /* seconds_now() at the start, and when last_checkpoint or

@@ -95,6 +95,8 @@ enum status run_read_settings(struct run *run, const struct run_options *options
     if (path) {
         enum status status = checkpoint_open(&run->resume, path);
         if (status == OK)
+            status = checkpoint_check_numbers(&run->resume);
+        if (status == OK)
             status = read_resumed(run, options->line);
         free(path);
         TRY(status);
@@ -205,6 +207,7 @@ enum status run_check_folders(struct run *run)
             return fail_prefix(ERR_INVALID, "%s: ", names[i]);
     run->saves = (struct saves){
         .folder = run->config.checkpoint.save_dir,
+        .lock = &run->locks[0],
         .keep_last = run->config.checkpoint.keep_last,
         .save_optimizer = run->config.checkpoint.save_optimizer,
         .start_step = run->resume.path ? run->start.step : -1,

@@ -95,28 +95,10 @@ static enum status check_sizes(struct checkpoint *c)
 }
 
 /* Only weights take part in the recorded step; this is all there is to say of moments. */
-static enum status check_values(const struct checkpoint *c, const struct safetensors_entry *entry)
-{
-    const char *data = safetensors_data(&c->file, entry);
-    const bool is_square = strncmp(entry->name, MOMENT_V, strlen(MOMENT_V)) == 0;
-
-    for (size_t i = 0; i < entry->size / sizeof(float); i++) {
-        float value;
-
-        memcpy(&value, data + i * sizeof value, sizeof value);
-        if (!isfinite(value) || (is_square && value < 0))
-            return fail(ERR_INVALID, "%s: tensor %s: value %zu is %g, expected a finite number%s",
-                        c->path, entry->name, i, (double)value, is_square ? " from 0" : "");
-    }
-    return OK;
-}
-
 static enum status check_numbers(const struct checkpoint *c)
 {
-    for (int i = 0; i < c->file.n_entries; i++)
-        if (c->file.entries[i].dtype == DTYPE_F32)
-            TRY(check_values(c, &c->file.entries[i]));
-    check_tick("numbers: all finite%s", c->has_optimizer ? ", no second moment below 0" : "");
+    TRY(checkpoint_check_numbers(c));
+    check_tick("numbers: none is NaN%s", c->has_optimizer ? ", no second moment below 0" : "");
     return OK;
 }
 

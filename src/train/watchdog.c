@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/thread.h"
 
 static const double FACTOR = 5;             /* times the slowest so far */
@@ -242,7 +243,8 @@ struct world_watch *watchdog_watch(struct watchdog *dog)
 static void *end_process(void *message)
 {
     sleep(END_SECONDS);
-    dprintf(STDERR_FILENO, "%s: %s\n", program_invocation_short_name, (const char *)message);
+    if (log_takes_text(STDERR_FILENO, LOG_PATIENCE))
+        dprintf(STDERR_FILENO, "%s: %s\n", program_invocation_short_name, (const char *)message);
     _exit(1);
 }
 

@@ -63,8 +63,11 @@ enum status weights_check(const char *path, const struct model_config *model)
 
     TRY(safetensors_open(&file, path));
     enum status status = param_table_create(&table, model);
-    for (int i = 0; i < table.n_params && status == OK; i++)
+    for (int i = 0; i < table.n_params && status == OK; i++) {
         status = find_tensor(&file, path, &table.params[i], &entry);
+        if (status == OK)
+            status = checkpoint_check_values(path, &file, entry);
+    }
     param_table_free(&table);
     safetensors_close(&file);
     return status;

@@ -186,6 +186,42 @@ one_run_at_a_time() {
     expect_exit 0 "done" -- trainer c.ini --set training.num_epochs=1
 }
 
+# Somebody removes the folder of a run, or gives its name to another one.
+folder_gone() {
+    epochs num_epochs=2000 save_every=1
+    in_background trainer c.ini
+    wait_until test -e checkpoints/checkpoint_epoch_1.safetensors
+    rm -r checkpoints
+    wait_until test -e checkpoints
+    wait_until grep -q "another folder than at the start of this run" "$work/stdout"
+    rm -r checkpoints
+    stop_background TERM 143
+    check_whole checkpoints
+    check_text "$work/stdout" "stopped by signal 15"
+    expect_exit 0 "resuming checkpoints/last_checkpoint" -- trainer c.ini --resume auto \
+        --set training.num_epochs=1
+}
+
+# What another run has saved meanwhile stays.
+folder_of_another_run() {
+    epochs num_epochs=2000 save_every=0
+    in_background trainer c.ini
+    wait_until has_steps logs/metrics.jsonl 5
+    mv checkpoints moved 2>/dev/null || true
+    mkdir -p checkpoints
+    expect_exit 0 "done: 3 steps" -- trainer c.ini --set training.max_steps=3 \
+        --set logging.log_dir=other --set training.num_epochs=1
+    stop_background TERM 143
+    check_text "$work/stdout" "holds files of an earlier run; they were moved to"
+    check_whole checkpoints
+    check_equal "the other run's" "$(tensors metadata checkpoints/earlier_*/final_model.safetensors step)" 3
+}
+
+file_size_limit() {
+    epochs
+    (ulimit -f 50 && expect_bad "a checkpoint of this run has" "ulimit -f" -- trainer c.ini)
+}
+
 # Another program writes to the token file while it is mapped. The run is held in its first save.
 cut_short() {       # BYTES WORKERS
     epochs
@@ -230,6 +266,9 @@ run_case fails_at_signal
 run_case last_is_tried_again
 run_case best_is_tried_again
 run_case one_run_at_a_time
+run_case folder_gone
+run_case folder_of_another_run
+run_case file_size_limit
 run_case cut_short 4096 1
 run_case cut_short 4096 2
 run_case cut_short 100 1        # the rest of the first page is zeros

@@ -234,6 +234,25 @@ first_in_sampling() {
 }
 
 # A terminal that closes may say so twice.
+# Nobody reads: what the run says is left out, and nothing else.
+stuck_output() {    # WORKERS
+    local status=0
+
+    epochs num_epochs=2000 log_every=1 save_every=0
+    mkfifo pipe
+    exec 8<>pipe
+    env --default-signal=HUP trainer c.ini --gpus "$1" --set distributed.watchdog=5 \
+        >pipe 2>"$work/stderr" 8>&- & pid=$!
+    wait_until has_steps logs/metrics.jsonl 2000
+    send USR1
+    wait_until test -e checkpoints/last_checkpoint.safetensors
+    send TERM
+    ends_with 143
+    check_equal "lines on stderr" "$(wc -l <"$work/stderr")" 0
+    grep -q "stopped by signal 15" logs/train_*.log || fail "the log file does not say why"
+    exec 8>&-
+}
+
 hang_up_echo() {
     epochs num_epochs=2000
     in_background trainer c.ini
@@ -279,6 +298,8 @@ run_case second_in_sampling
 run_case first_in_save false
 run_case first_in_save true
 run_case first_in_sampling
+run_case stuck_output 1
+run_case stuck_output 2
 run_case hang_up_echo
 run_case without_hang_up
 finish

@@ -118,6 +118,9 @@ changed_values() {
     crosses moment 1 "✗ moment: tensor adam.m.norm.bias: value 3 is inf" "✓ step replayed"
     tensors set $final square adam.v.norm.bias 1 -1e-9
     crosses square 1 "✗ square: tensor adam.v.norm.bias: value 1 is -1e-09" "✓ step replayed"
+    # Nor does a run begin with such numbers.
+    expect_bad "tensor token_emb.weight: value 0 is nan" -- trainer c.ini --init nan
+    expect_bad "tensor adam.v.norm.bias: value 1 is -1e-09" -- trainer --resume square
     tensors set-metadata $final loss probe_loss 5
     crosses loss 1 "(recorded 5.000000)"
     tensors set-metadata $final norm probe_grad_norm 5

@@ -181,7 +181,7 @@ static void saves_by_time(void)
 
 static struct plan_disk disk(uint64_t needed, uint64_t available)
 {
-    return (struct plan_disk){"saves", 3, needed, available};
+    return (struct plan_disk){"saves", 3, needed, available, 100};
 }
 
 static void room_on_the_disk(void)
