@@ -66,7 +66,8 @@ bool log_takes_text(int fd, int milliseconds)
 {
     struct pollfd polled = {.fd = fd, .events = POLLOUT};
 
-    return poll(&polled, 1, milliseconds) != 0;
+    /* A stream in memory has no number. */
+    return fd < 0 || poll(&polled, 1, milliseconds) != 0;
 }
 
 /* A terminal after Ctrl-S, or a pipe into a program that waits: once it has not taken a text in time,
@@ -76,21 +77,24 @@ static bool takes_text(void)
     return log_takes_text(fileno(out()), n_left_out > 0 ? 0 : LOG_PATIENCE);
 }
 
-/* In parts that fit into a pipe that takes any at all. */
-static bool put(const char *text)
+/* In parts that fit into a pipe that takes any at all; the last one with `end`, an escape or a line's
+ * end, behind it. */
+static bool put(const char *text, const char *end)
 {
-    enum { PART = 4096 };
+    enum { PART = 4000 };
     size_t left = strlen(text);
 
-    while (left > 0) {
+    do {
         const size_t size = left < PART ? left : PART;
         if (!takes_text())
             return false;
         fwrite(text, 1, size, out());
-        fflush(out());
         text += size;
         left -= size;
-    }
+        if (left == 0)
+            fputs(end, out());
+        fflush(out());
+    } while (left > 0);
     return true;
 }
 
@@ -99,25 +103,25 @@ static void put_message(const char *text)
     char note[160];
 
     if (n_left_out > 0 && takes_text()) {
-        snprintf(note, sizeof note, "notice: nobody read here, so %lld lines were left out%s\n",
+        snprintf(note, sizeof note, "notice: nobody read here, so %lld lines were left out%s",
                  n_left_out, file ? "; the log file has them" : "");
         n_left_out = 0;
-        put(note);
+        put(note, "\n");
     }
-    if (!put(text) || !put("\n"))
+    if (!put(text, "\n"))
         n_left_out++;
 }
 
 static void erase_live(void)
 {
     if (live[0] && n_left_out == 0)
-        put("\r\033[K");
+        put("\r\033[K", "");
 }
 
 static void draw_live(void)
 {
     if (live[0] && n_left_out == 0)
-        put(live);
+        put(live, "");
 }
 
 static void emit(const char *prefix, const char *format, va_list args)
